@@ -48,10 +48,12 @@ pub use self::response::MockResponse;
 /// # async fn main() -> fanout::Result<()> {
 /// use fanout::{ErrorKind, Fetcher, Mock, MockResponse};
 ///
-/// let mock = Mock::new() .on("http://api.example/hello", "hello") .on("http://api.example/flaky",
-/// 503).then(ErrorKind::Closed).then("third time lucky") .on("POST http://api.example/orders",
-/// MockResponse::status(201).header("location", "/orders/1")) .on("http://down.example/*",
-/// ErrorKind::Connect); let fetcher = Fetcher::builder().transport(mock.clone()).build()?;
+/// let mock = Mock::new()
+///     .on("http://api.example/hello", "hello")
+///     .on("http://api.example/flaky", 503).then(ErrorKind::Closed).then("third time lucky")
+///     .on("POST http://api.example/orders", MockResponse::status(201).header("location", "/orders/1"))
+///     .on("http://down.example/*", ErrorKind::Connect);
+/// let fetcher = Fetcher::builder().transport(mock.clone()).build()?;
 ///
 /// let flaky = fetcher.fetch("http://api.example/flaky").await?;
 /// assert_eq!(flaky.text(), "third time lucky");
@@ -136,13 +138,17 @@ impl Mock {
     /// # async fn main() -> fanout::Result<()> {
     /// use fanout::{Fetcher, Mock, Request};
     ///
-    /// let mock = Mock::new() .on("http://api.example/items/7", "item seven") .on("DELETE
-    /// http://api.example/items/*", 204) .on("http://api.example/items*", "an item or a search");
+    /// let mock = Mock::new()
+    ///     .on("http://api.example/items/7", "item seven")
+    ///     .on("DELETE http://api.example/items/*", 204)
+    ///     .on("http://api.example/items*", "an item or a search");
     /// let fetcher = Fetcher::builder().transport(mock).build()?;
     /// assert_eq!(fetcher.fetch("http://api.example/items/7").await?.text(), "item seven");
-    /// assert_eq!(fetcher.fetch(Request::delete("http://api.example/items/8")).await?.status(),
-    /// 204); assert_eq!(fetcher.fetch("http://api.example/items?q=8").await?.status(), 200); #
-    /// Ok(()) # } ```
+    /// assert_eq!(fetcher.fetch(Request::delete("http://api.example/items/8")).await?.status(), 204);
+    /// assert_eq!(fetcher.fetch("http://api.example/items?q=8").await?.status(), 200);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use = "a mock does nothing until a Fetcher is given it"]
     #[track_caller]
     pub fn on(self, pattern: impl AsRef<str>, response: impl Into<MockResponse>) -> Self {
