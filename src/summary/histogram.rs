@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// The base-2 logarithm of the number of buckets per power of two.
-const SUB_BUCKET_BITS: u32 = 5;
+const BUCKETS_PER_POWER_OF_TWO_LOG2: u32 = 5;
 
 /// The distribution of a duration, such as the wire time, over the requests of a
 /// [`Summary`](crate::Summary).
@@ -37,9 +37,9 @@ const SUB_BUCKET_BITS: u32 = 5;
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Histogram {
     /// The number of durations that are zero. They are in no bucket.
-    zero_count: u64,
-    count: u64,
-    sum: Duration,
+    zero_duration_count: u64,
+    duration_count: u64,
+    duration_sum: Duration,
     max_nanos: u64,
     /// The index of the bucket that `bucket_counts[0]` counts.
     first_bucket_index: usize,
@@ -49,7 +49,7 @@ pub struct Histogram {
 impl Histogram {
     /// The number of durations, one per request.
     pub fn count(&self) -> u64 {
-        self.count
+        self.duration_count
     }
 
     /// The duration that `percent` per cent of the requests did not exceed. The duration is zero if
@@ -64,8 +64,8 @@ impl Histogram {
             (0.0..=100.0).contains(&percent),
             "a percentile must be from 0 to 100"
         );
-        let rank = (percent / 100.0 * self.count as f64).ceil() as u64;
-        Duration::from_nanos(self.value_at_rank(rank.clamp(1, self.count.max(1))))
+        let rank = (percent / 100.0 * self.duration_count as f64).ceil() as u64;
+        Duration::from_nanos(self.nanos_at_rank(rank.clamp(1, self.duration_count.max(1))))
     }
 
     /// The median: the duration that half of the requests did not exceed.
@@ -90,16 +90,16 @@ impl Histogram {
 
     /// The sum of all durations, without rounding.
     pub fn sum(&self) -> Duration {
-        self.sum
+        self.duration_sum
     }
 
-    pub(super) fn add(&mut self, duration: Duration) {
+    pub(super) fn add_duration(&mut self, duration: Duration) {
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        self.count += 1;
-        self.sum = self.sum.saturating_add(duration);
+        self.duration_count += 1;
+        self.duration_sum = self.duration_sum.saturating_add(duration);
         self.max_nanos = self.max_nanos.max(nanos);
         if nanos == 0 {
-            self.zero_count += 1;
+            self.zero_duration_count += 1;
             return;
         }
         let bucket = bucket_index(nanos);
@@ -119,18 +119,18 @@ impl Histogram {
         self.bucket_counts[index] += 1;
     }
 
-    fn value_at_rank(&self, rank: u64) -> u64 {
-        if rank == self.count {
+    fn nanos_at_rank(&self, rank: u64) -> u64 {
+        if rank == self.duration_count {
             return self.max_nanos;
         }
-        let mut cumulative = self.zero_count;
+        let mut cumulative = self.zero_duration_count;
         if rank <= cumulative {
             return 0;
         }
         for (index, count) in self.bucket_counts.iter().enumerate() {
             cumulative += count;
             if rank <= cumulative {
-                return bucket_midpoint(self.first_bucket_index + index).min(self.max_nanos);
+                return bucket_midpoint_nanos(self.first_bucket_index + index).min(self.max_nanos);
             }
         }
         self.max_nanos
@@ -140,20 +140,23 @@ impl Histogram {
 /// The index of the bucket that counts `nanos`. Each value up to 63 has its own bucket, and each
 /// further power of two is divided into 32 buckets.
 fn bucket_index(nanos: u64) -> usize {
-    let shift = nanos.max(1).ilog2().saturating_sub(SUB_BUCKET_BITS);
-    ((shift as usize) << SUB_BUCKET_BITS) + (nanos >> shift) as usize
+    let shift = nanos
+        .max(1)
+        .ilog2()
+        .saturating_sub(BUCKETS_PER_POWER_OF_TWO_LOG2);
+    ((shift as usize) << BUCKETS_PER_POWER_OF_TWO_LOG2) + (nanos >> shift) as usize
 }
 
-fn bucket_midpoint(bucket: usize) -> u64 {
-    let shift = (bucket >> SUB_BUCKET_BITS).saturating_sub(1);
-    let lower_bound = ((bucket - (shift << SUB_BUCKET_BITS)) as u64) << shift;
+fn bucket_midpoint_nanos(bucket: usize) -> u64 {
+    let shift = (bucket >> BUCKETS_PER_POWER_OF_TWO_LOG2).saturating_sub(1);
+    let lower_bound = ((bucket - (shift << BUCKETS_PER_POWER_OF_TWO_LOG2)) as u64) << shift;
     lower_bound + ((1 << shift) >> 1)
 }
 
 impl fmt::Debug for Histogram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Histogram")
-            .field("count", &self.count)
+            .field("count", &self.duration_count)
             .field("p50", &self.p50())
             .field("p90", &self.p90())
             .field("p99", &self.p99())
@@ -171,7 +174,7 @@ mod tests {
     fn histogram_of(durations: &[u64]) -> Histogram {
         let mut histogram = Histogram::default();
         for &nanos in durations {
-            histogram.add(Duration::from_nanos(nanos));
+            histogram.add_duration(Duration::from_nanos(nanos));
         }
         histogram
     }
@@ -208,7 +211,7 @@ mod tests {
         #[test]
         fn a_bucket_contains_its_midpoint(nanos in any::<u64>()) {
             let bucket = bucket_index(nanos);
-            prop_assert_eq!(bucket_index(bucket_midpoint(bucket)), bucket);
+            prop_assert_eq!(bucket_index(bucket_midpoint_nanos(bucket)), bucket);
             prop_assert!(bucket_index(nanos.saturating_add(1)) - bucket <= 1);
         }
     }
@@ -227,7 +230,7 @@ mod tests {
     fn memory_is_bounded_by_the_range() {
         let mut histogram = Histogram::default();
         for nanos in (1_000_000..1_000_000_000).step_by(9_973) {
-            histogram.add(Duration::from_nanos(nanos));
+            histogram.add_duration(Duration::from_nanos(nanos));
         }
         assert!(
             histogram.bucket_counts.len() <= 330,

@@ -12,7 +12,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use self::hosts::HostSummaries;
-use self::sample::Sample;
+use self::sample::ResultSample;
 use crate::error::ErrorKind;
 
 pub use self::histogram::Histogram;
@@ -85,19 +85,19 @@ pub use self::sample::Summarize;
 #[derive(Clone, Default)]
 #[must_use = "a summary does nothing by itself"]
 pub struct Summary {
-    requests: u64,
-    retries: u64,
-    body_bytes: u64,
+    request_count: u64,
+    retry_count: u64,
+    body_byte_count: u64,
     status_counts: BTreeMap<StatusCode, u64>,
     error_counts: BTreeMap<ErrorKind, u64>,
-    queued_time: Histogram,
-    connect_time: Histogram,
-    response_head_time: Histogram,
-    body_time: Histogram,
-    wire_time: Histogram,
-    total_time: Histogram,
-    hosts: HostSummaries,
-    wall_time: Option<Duration>,
+    queued_time_histogram: Histogram,
+    connect_time_histogram: Histogram,
+    response_head_time_histogram: Histogram,
+    body_time_histogram: Histogram,
+    wire_time_histogram: Histogram,
+    total_time_histogram: Histogram,
+    host_summaries: HostSummaries,
+    batch_wall_time: Option<Duration>,
 }
 
 impl Summary {
@@ -111,10 +111,10 @@ impl Summary {
 
     /// Adds one result.
     pub fn add(&mut self, result: impl Summarize) {
-        let sample = result.sample();
-        self.requests += 1;
-        self.retries += sample.attempt_count.saturating_sub(1) as u64;
-        self.body_bytes += sample.body_bytes;
+        let sample = result.to_sample();
+        self.request_count += 1;
+        self.retry_count += sample.attempt_count.saturating_sub(1) as u64;
+        self.body_byte_count += sample.body_bytes;
         if let Some(status) = sample.status {
             *self.status_counts.entry(status).or_default() += 1;
         }
@@ -122,26 +122,29 @@ impl Summary {
             *self.error_counts.entry(kind).or_default() += 1;
         }
         if sample.attempt_count > 0 {
-            self.add_times(&sample);
+            self.add_sample_times(&sample);
         }
         if let Some(origin) = sample.origin {
-            self.hosts.add(origin, &sample);
+            self.host_summaries.add_sample(origin, &sample);
         }
     }
 
-    fn add_times(&mut self, sample: &Sample<'_>) {
+    fn add_sample_times(&mut self, sample: &ResultSample<'_>) {
         let timings = sample.timings;
-        self.queued_time.add(timings.queued());
-        self.wire_time.add(timings.wire());
-        self.total_time.add(timings.total());
+        self.queued_time_histogram.add_duration(timings.queued());
+        self.wire_time_histogram.add_duration(timings.wire());
+        self.total_time_histogram.add_duration(timings.total());
         let phases = [
-            (&mut self.connect_time, timings.connect()),
-            (&mut self.response_head_time, timings.response_head()),
-            (&mut self.body_time, timings.body()),
+            (&mut self.connect_time_histogram, timings.connect()),
+            (
+                &mut self.response_head_time_histogram,
+                timings.response_head(),
+            ),
+            (&mut self.body_time_histogram, timings.body()),
         ];
         for (histogram, time) in phases {
             if !time.is_zero() {
-                histogram.add(time);
+                histogram.add_duration(time);
             }
         }
     }
@@ -150,18 +153,18 @@ impl Summary {
     ///
     /// `Display` then shows the wall time and the number of requests per second.
     pub fn with_wall_time(mut self, wall_time: Duration) -> Self {
-        self.wall_time = Some(wall_time);
+        self.batch_wall_time = Some(wall_time);
         self
     }
 
     /// The number of results.
     pub fn requests(&self) -> u64 {
-        self.requests
+        self.request_count
     }
 
     /// The number of results that are responses, of any status.
     pub fn responses(&self) -> u64 {
-        self.requests - self.failed()
+        self.request_count - self.failed()
     }
 
     /// The number of results that are errors.
@@ -188,54 +191,54 @@ impl Summary {
 
     /// The number of retries: all attempts except the first of each request.
     pub fn retries(&self) -> u64 {
-        self.retries
+        self.retry_count
     }
 
     /// The number of decoded body bytes, in memory or saved to files.
     ///
     /// Bodies that a handler read are not included.
     pub fn body_bytes(&self) -> u64 {
-        self.body_bytes
+        self.body_byte_count
     }
 
     /// The wall time of the batch, if it was set with [`with_wall_time`](Self::with_wall_time).
     pub fn wall_time(&self) -> Option<Duration> {
-        self.wall_time
+        self.batch_wall_time
     }
 
     /// The distribution of the time that requests were queued, over all requests that were started.
     ///
     /// The time of a request is the sum over its attempts.
     pub fn queued_time(&self) -> &Histogram {
-        &self.queued_time
+        &self.queued_time_histogram
     }
 
     /// The distribution of the time to connect, over all requests that opened a connection.
     pub fn connect_time(&self) -> &Histogram {
-        &self.connect_time
+        &self.connect_time_histogram
     }
 
     /// The distribution of the time to send the request and receive the complete response head,
     /// over all requests that received a response head.
     pub fn response_head_time(&self) -> &Histogram {
-        &self.response_head_time
+        &self.response_head_time_histogram
     }
 
     /// The distribution of the time to read the body, over all requests that received a body.
     pub fn body_time(&self) -> &Histogram {
-        &self.body_time
+        &self.body_time_histogram
     }
 
     /// The distribution of the time on the wire, over all requests that were started.
     ///
     /// The [`sum`](Histogram::sum) of the histogram is the total wire time.
     pub fn wire_time(&self) -> &Histogram {
-        &self.wire_time
+        &self.wire_time_histogram
     }
 
     /// The distribution of the time from submission to result, over all requests that were started.
     pub fn total_time(&self) -> &Histogram {
-        &self.total_time
+        &self.total_time_histogram
     }
 
     /// The summary of each host, in descending order of the number of requests.
@@ -245,12 +248,12 @@ impl Summary {
     /// of its last hop, after redirects. A value that a handler returned counts for the host of the
     /// request's URL. A request without a valid URL has no host.
     pub fn hosts(&self) -> impl Iterator<Item = &HostSummary> {
-        self.hosts.sorted().into_iter()
+        self.host_summaries.sorted_by_request_count().into_iter()
     }
 
     /// One summary of all hosts beyond the first 1,000. `None` if there are at most 1,000 hosts.
     pub fn other_hosts(&self) -> Option<&HostSummary> {
-        Some(&self.hosts.other_hosts).filter(|others| others.requests() > 0)
+        Some(&self.host_summaries.other_hosts_summary).filter(|others| others.requests() > 0)
     }
 }
 
@@ -273,12 +276,12 @@ impl<S: Summarize> FromIterator<S> for Summary {
 impl fmt::Debug for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Summary")
-            .field("requests", &self.requests)
-            .field("retries", &self.retries)
-            .field("body_bytes", &self.body_bytes)
+            .field("requests", &self.request_count)
+            .field("retries", &self.retry_count)
+            .field("body_bytes", &self.body_byte_count)
             .field("status_counts", &self.status_counts)
             .field("error_counts", &self.error_counts)
-            .field("wire_time", &self.wire_time)
+            .field("wire_time", &self.wire_time_histogram)
             .finish_non_exhaustive()
     }
 }

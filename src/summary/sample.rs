@@ -19,12 +19,12 @@ pub trait Summarize: Sealed {}
 impl<S: Sealed> Summarize for S {}
 
 pub trait Sealed {
-    fn sample(&self) -> Sample<'_>;
+    fn to_sample(&self) -> ResultSample<'_>;
 }
 
 /// The data that a summary takes from one result. The default sample has no data.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Sample<'a> {
+pub struct ResultSample<'a> {
     pub(super) origin: Option<&'a str>,
     pub(super) error_kind: Option<ErrorKind>,
     pub(super) status: Option<StatusCode>,
@@ -33,7 +33,7 @@ pub struct Sample<'a> {
     pub(super) body_bytes: u64,
 }
 
-impl<'a> Sample<'a> {
+impl<'a> ResultSample<'a> {
     /// Takes the data from a response or an error. A value that a handler returned gives a sample
     /// without data.
     fn from_result<R: 'static>(result: &'a Result<R>) -> Self {
@@ -75,15 +75,15 @@ impl<'a> Sample<'a> {
 }
 
 impl<R: 'static> Sealed for &Result<R> {
-    fn sample(&self) -> Sample<'_> {
-        Sample::from_result(self)
+    fn to_sample(&self) -> ResultSample<'_> {
+        ResultSample::from_result(self)
     }
 }
 
 impl<T, R: 'static> Sealed for &Completed<T, R> {
-    fn sample(&self) -> Sample<'_> {
-        let sample = Sample::from_result(&self.result);
-        Sample {
+    fn to_sample(&self) -> ResultSample<'_> {
+        let sample = ResultSample::from_result(&self.result);
+        ResultSample {
             origin: sample.origin.or_else(|| self.request.url().map(origin)),
             status: sample
                 .status

@@ -33,7 +33,7 @@ impl fmt::Display for Summary {
 
 impl Summary {
     fn write_totals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", pluralize(self.requests(), "request"))?;
+        write!(f, "{}", count_with_noun(self.requests(), "request"))?;
         if let Some(wall) = self.wall_time() {
             write!(f, " in {}", DisplayDuration(wall))?;
             if !wall.is_zero() {
@@ -182,7 +182,7 @@ fn truncated_origin(origin: &str) -> String {
     }
 }
 
-fn pluralize(count: u64, noun: &str) -> String {
+fn count_with_noun(count: u64, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{} {noun}{plural}", format_count(count))
 }
