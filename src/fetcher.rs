@@ -15,7 +15,7 @@ use crate::error::{BoxError, Result};
 use crate::progress::Snapshot;
 use crate::request::{IntoRequest, Request};
 use crate::response::Response;
-use crate::response_body::boxed_handler;
+use crate::response_body::type_erased_handler;
 use crate::streaming_response::StreamingResponse;
 
 /// Fetches one URL or millions of URLs. A Fetcher holds the connections, the limits and the request
@@ -341,7 +341,8 @@ impl Fetch {
         A: Future<Output = Result<R, BoxError>> + Send + 'static,
         R: Send + 'static,
     {
-        self.single_fetch.set_body_handler(boxed_handler(handler));
+        self.single_fetch
+            .set_body_handler(type_erased_handler(handler));
         Fetch {
             single_fetch: self.single_fetch,
             extract_result: Job::take_handler_output,

@@ -43,7 +43,7 @@ use crate::engine::{ControlOwner, Engine, Job, JobOptions};
 use crate::error::{BoxError, Result};
 use crate::request::IntoRequest;
 use crate::response::Response;
-use crate::response_body::boxed_handler;
+use crate::response_body::type_erased_handler;
 use crate::streaming_response::StreamingResponse;
 use inputs::Inputs;
 use options::BatchOptions;
@@ -173,7 +173,7 @@ impl<'a, T: 'a> Batch<'a, T> {
         A: Future<Output = Result<R, BoxError>> + Send + 'static,
         R: Send + 'static,
     {
-        self.options.job_options.body_handler = Some(boxed_handler(handler));
+        self.options.job_options.body_handler = Some(type_erased_handler(handler));
         Batch {
             engine: self.engine,
             inputs: self.inputs,

@@ -36,7 +36,8 @@ impl Job {
             can_renew_token: self.can_reauthorize(),
             has_handler_started: self.body_sink.has_handler_started(),
             maybe_sent,
-            charged_retry_count: self.charged_retry_count() - self.body_sink.renewed_retry_count(),
+            charged_retry_count: self.charged_retry_count()
+                - self.body_sink.uncounted_retry_count(),
             uncharged_retry_count: self.uncharged_retry_count,
             final_round_state: self.final_round_state,
         }

@@ -217,7 +217,9 @@ impl Job {
     /// `None` if the job ended in an error.
     pub(super) fn response_body_len(&self) -> Option<u64> {
         let response = self.result.as_ref()?.as_ref().ok()?;
-        let streamed = response.saved_bytes().or(self.body_sink.handler_bytes());
+        let streamed = response
+            .saved_bytes()
+            .or(self.body_sink.handler_read_bytes());
         Some(streamed.unwrap_or(response.bytes().len() as u64))
     }
 

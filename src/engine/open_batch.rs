@@ -136,7 +136,7 @@ impl OpenBatch {
 impl Drop for OpenBatch {
     fn drop(&mut self) {
         if let Some(handler) = &self.job_options.body_handler {
-            handler.close();
+            handler.close_to_starts();
         }
         let ((), effects) = {
             let mut control_state = self.control.lock();

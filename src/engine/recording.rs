@@ -28,7 +28,8 @@ impl Job {
     ) -> HopDecision {
         self.maybe_sent |= stats.maybe_sent;
         let charged_retry_count = self.charged_retry_count();
-        self.body_sink.renew_retries(charged_retry_count);
+        self.body_sink
+            .renew_retries_if_file_grew(charged_retry_count);
         let HeadDecisions {
             hop_decision,
             policy_stops_redirect,

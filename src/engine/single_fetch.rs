@@ -136,7 +136,7 @@ impl Drop for SingleFetch {
         };
         submitted.result_slot.abandon();
         if let Some(handler) = &self.body_handler {
-            handler.close();
+            handler.close_to_starts();
         }
         self.engine.update(|tx| {
             if !tx.cancel_single_fetch_in_flight(&submitted.result_slot)

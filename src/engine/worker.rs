@@ -177,7 +177,7 @@ impl Worker {
             // The transport may also panic while the exchange is dropped.
             catch_panic(|| exchange.set(None)).and(result)
         };
-        body_sink.end_exchange().await;
+        body_sink.keep_resumable_download().await;
         job.body_sink = body_sink;
         job.body_reservation = body_reservation;
         Some(ExchangeOutcome {

@@ -132,7 +132,9 @@ impl ExchangeSettings {
         } = exchange;
         let url: &Arc<Url> = request.url_if_sendable()?;
         let range_request = match body_sink {
-            BodySink::File(sink) => Box::pin(sink.range_request(request, url, clock)).await?,
+            BodySink::File(sink) => {
+                Box::pin(sink.prepare_range_request(request, url, clock)).await?
+            }
             BodySink::Memory | BodySink::Handler(_) => None,
         };
         let sent_request = range_request.as_deref().unwrap_or(request);
@@ -181,7 +183,7 @@ impl ExchangeSettings {
         match body_sink {
             BodySink::File(sink) if is_streamed => {
                 let body = DecodedBody::new(reader, decoder);
-                let save = sink.save(request, url, &mut head, is_range_request, body);
+                let save = sink.save_body(request, url, &mut head, is_range_request, body);
                 let saved_file = Box::pin(save).await?;
                 let mut response = build_response(head, url, Bytes::new());
                 response.set_saved_file(saved_file);
@@ -194,7 +196,7 @@ impl ExchangeSettings {
             }
             sink @ (BodySink::File(_) | BodySink::Memory) => {
                 if let BodySink::File(sink) = sink {
-                    Box::pin(sink.discard_part_if_gone(head.status)).await;
+                    Box::pin(sink.discard_part_on_404_or_410(head.status)).await;
                 }
                 let pool = &self.buffer_pool;
                 let body = read_into_memory(reader, decoder, body_reservation, max_body_size, pool)
@@ -220,7 +222,7 @@ async fn run_handler_or_drain<P: HeadPolicy>(
         head_policy.add_history_to_response(&mut streamed_response);
         sink.run_handler(streamed_response, body).await?;
     } else {
-        drain_body(&mut body.into_encoded()).await;
+        drain_body(&mut body.into_encoded_reader()).await;
     }
     Ok(response)
 }

@@ -11,23 +11,23 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use bytes::Bytes;
 
 /// The smallest capacity of a pooled buffer.
-const MIN_POOLED_BYTES: usize = 4 << 10;
+const MIN_POOLED_BUFFER_BYTES: usize = 4 << 10;
 /// The maximum total capacity of all pooled buffers.
-const MAX_POOLED_BYTES: usize = 8 << 20;
+const MAX_TOTAL_POOLED_BYTES: usize = 8 << 20;
 /// The maximum number of pooled buffers. Each search for a buffer scans all of them.
 const MAX_POOLED_BUFFERS: usize = 64;
 
-type SharedBuffers = Mutex<VecDeque<Vec<u8>>>;
+type LockedBufferQueue = Mutex<VecDeque<Vec<u8>>>;
 
 /// The pooled buffers of one Fetcher, oldest first.
 #[derive(Default)]
-pub(crate) struct BufferPool(Arc<SharedBuffers>);
+pub(crate) struct BufferPool(Arc<LockedBufferQueue>);
 
 impl BufferPool {
     /// Takes an empty buffer from the pool. The capacity of the buffer is at least `length` and at
     /// most an eighth more. Returns `None` if the pool has no such buffer.
-    pub(super) fn take(&self, length: usize) -> Option<Vec<u8>> {
-        if !(MIN_POOLED_BYTES..=MAX_POOLED_BYTES).contains(&length) {
+    pub(super) fn take_fitting_buffer(&self, length: usize) -> Option<Vec<u8>> {
+        if !(MIN_POOLED_BUFFER_BYTES..=MAX_TOTAL_POOLED_BYTES).contains(&length) {
             return None;
         }
         let mut buffers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -38,8 +38,8 @@ impl BufferPool {
 
     /// Converts a complete body to [`Bytes`]. When the last clone of the `Bytes` is dropped, the
     /// buffer of the body returns to the pool.
-    pub(super) fn wrap(&self, body: Vec<u8>) -> Bytes {
-        if !(MIN_POOLED_BYTES..=MAX_POOLED_BYTES).contains(&body.capacity()) {
+    pub(super) fn into_pooled_bytes(&self, body: Vec<u8>) -> Bytes {
+        if !(MIN_POOLED_BUFFER_BYTES..=MAX_TOTAL_POOLED_BYTES).contains(&body.capacity()) {
             return Bytes::from(body);
         }
         Bytes::from_owner(PooledBuffer {
@@ -58,7 +58,7 @@ impl fmt::Debug for BufferPool {
 /// A buffer that returns to its pool when it is dropped.
 struct PooledBuffer {
     buffer: Vec<u8>,
-    home_pool: Weak<SharedBuffers>,
+    home_pool: Weak<LockedBufferQueue>,
 }
 
 impl AsRef<[u8]> for PooledBuffer {
@@ -82,7 +82,7 @@ impl Drop for PooledBuffer {
         let mut buffers = pool.lock().unwrap_or_else(PoisonError::into_inner);
         buffers.push_back(buffer);
         while buffers.len() > MAX_POOLED_BUFFERS
-            || buffers.iter().map(Vec::capacity).sum::<usize>() > MAX_POOLED_BYTES
+            || buffers.iter().map(Vec::capacity).sum::<usize>() > MAX_TOTAL_POOLED_BYTES
         {
             evicted.extend(buffers.pop_front());
         }
@@ -102,13 +102,13 @@ mod tests {
     #[test]
     fn buffer_returns_to_the_pool_when_its_last_handle_is_dropped() {
         let pool = BufferPool::default();
-        let body = pool.wrap(vec![7; MEGABYTE]);
+        let body = pool.into_pooled_bytes(vec![7; MEGABYTE]);
         let slice = body.slice(10..20);
         drop(body);
         assert_eq!((slice.as_ref(), pooled_bytes(&pool)), (&[7; 10][..], 0));
         drop(slice);
         assert_eq!(pooled_bytes(&pool), MEGABYTE);
-        let reused = pool.take(MEGABYTE).unwrap();
+        let reused = pool.take_fitting_buffer(MEGABYTE).unwrap();
         assert_eq!((reused.len(), reused.capacity()), (0, MEGABYTE));
         assert_eq!(pooled_bytes(&pool), 0);
     }
@@ -117,45 +117,54 @@ mod tests {
     fn pooled_bytes_are_bounded_and_the_newest_buffers_stay() {
         let pool = BufferPool::default();
         let bodies: Vec<Bytes> = (0..12)
-            .map(|n| pool.wrap(vec![0; MEGABYTE + n * MEGABYTE / 4]))
+            .map(|n| pool.into_pooled_bytes(vec![0; MEGABYTE + n * MEGABYTE / 4]))
             .collect();
         drop(bodies);
-        assert!((1..=MAX_POOLED_BYTES).contains(&pooled_bytes(&pool)));
-        assert!(pool.take(MEGABYTE).is_none());
-        assert!(pool.take(MEGABYTE + 11 * MEGABYTE / 4).is_some());
+        assert!((1..=MAX_TOTAL_POOLED_BYTES).contains(&pooled_bytes(&pool)));
+        assert!(pool.take_fitting_buffer(MEGABYTE).is_none());
+        assert!(
+            pool.take_fitting_buffer(MEGABYTE + 11 * MEGABYTE / 4)
+                .is_some()
+        );
     }
 
     #[test]
     fn taken_buffer_is_at_most_an_eighth_larger_than_requested() {
         let pool = BufferPool::default();
-        drop(pool.wrap(vec![0; MEGABYTE]));
-        assert!(pool.take(MEGABYTE / 2).is_none());
-        assert!(pool.take(MEGABYTE + 1).is_none());
-        assert!(pool.take(MEGABYTE - MEGABYTE / 10).is_some());
+        drop(pool.into_pooled_bytes(vec![0; MEGABYTE]));
+        assert!(pool.take_fitting_buffer(MEGABYTE / 2).is_none());
+        assert!(pool.take_fitting_buffer(MEGABYTE + 1).is_none());
+        assert!(pool.take_fitting_buffer(MEGABYTE - MEGABYTE / 10).is_some());
     }
 
     #[test]
     fn small_and_huge_buffers_are_not_pooled() {
         let pool = BufferPool::default();
-        drop(pool.wrap(vec![0; MIN_POOLED_BYTES - 1]));
-        drop(pool.wrap(vec![0; MAX_POOLED_BYTES + 1]));
+        drop(pool.into_pooled_bytes(vec![0; MIN_POOLED_BUFFER_BYTES - 1]));
+        drop(pool.into_pooled_bytes(vec![0; MAX_TOTAL_POOLED_BYTES + 1]));
         assert_eq!(pooled_bytes(&pool), 0);
-        assert!(pool.take(MIN_POOLED_BYTES - 1).is_none());
+        assert!(
+            pool.take_fitting_buffer(MIN_POOLED_BUFFER_BYTES - 1)
+                .is_none()
+        );
     }
 
     #[test]
     fn number_of_pooled_buffers_is_bounded() {
         let pool = BufferPool::default();
         let bodies: Vec<Bytes> = (0..3 * MAX_POOLED_BUFFERS)
-            .map(|_| pool.wrap(vec![0; MIN_POOLED_BYTES]))
+            .map(|_| pool.into_pooled_bytes(vec![0; MIN_POOLED_BUFFER_BYTES]))
             .collect();
         drop(bodies);
-        assert_eq!(pooled_bytes(&pool), MAX_POOLED_BUFFERS * MIN_POOLED_BYTES);
+        assert_eq!(
+            pooled_bytes(&pool),
+            MAX_POOLED_BUFFERS * MIN_POOLED_BUFFER_BYTES
+        );
     }
 
     #[test]
     fn body_outlives_its_pool() {
-        let body = BufferPool::default().wrap(vec![7; MIN_POOLED_BYTES]);
-        assert_eq!(body.len(), MIN_POOLED_BYTES);
+        let body = BufferPool::default().into_pooled_bytes(vec![7; MIN_POOLED_BUFFER_BYTES]);
+        assert_eq!(body.len(), MIN_POOLED_BUFFER_BYTES);
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::buffer_pool::BufferPool;
 use super::decode::{self, Decoder};
 use super::reader::BodyReader;
-use super::size_limit::body_too_large;
+use super::size_limit::body_too_large_error;
 use crate::body_budget::BodyReservation;
 use crate::error::{Error, ErrorKind};
 
@@ -26,34 +26,34 @@ pub(crate) async fn read_into_memory(
     max_body_size: u64,
     buffer_pool: &BufferPool,
 ) -> Result<Bytes, Error> {
-    let mut reader = reader.with_reservation(reservation);
+    let mut reader = reader.with_body_reservation(reservation);
     let body = match decoder {
-        None => collect(&mut reader, max_body_size, buffer_pool).await?,
-        Some(decoder) => decode::collect(decoder, &mut reader, max_body_size).await?,
+        None => collect_without_decoding(&mut reader, max_body_size, buffer_pool).await?,
+        Some(decoder) => decode::decode_into_memory(decoder, &mut reader, max_body_size).await?,
     };
-    reader.meter().finish(body.len() as u64);
+    reader.body_meter().finish(body.len() as u64);
     Ok(body)
 }
 
-async fn collect(
+async fn collect_without_decoding(
     reader: &mut BodyReader<'_>,
     max_body_size: u64,
     buffer_pool: &BufferPool,
 ) -> Result<Bytes, Error> {
     let exact_length = reader.encoded_length();
-    reader.meter().start(0, exact_length);
+    reader.body_meter().start(0, exact_length);
     if exact_length.is_some_and(|length| length > max_body_size) {
-        return Err(body_too_large(max_body_size));
+        return Err(body_too_large_error(max_body_size));
     }
-    let Some(first) = reader.chunk().await.transpose()? else {
+    let Some(first) = reader.next_chunk().await.transpose()? else {
         return Ok(Bytes::new());
     };
     if exact_length == Some(first.len() as u64) && first.len() as u64 <= max_body_size {
         let body = copy_into_pooled_buffer(&first, buffer_pool);
-        reader.reserve(body.len());
+        reader.count_against_body_budget(body.len());
         drop(first);
         // The connection returns to its pool only when the end of the body is read.
-        while let Some(rest) = reader.chunk().await.transpose()? {
+        while let Some(rest) = reader.next_chunk().await.transpose()? {
             if !rest.is_empty() {
                 let detail = "the body is longer than announced";
                 return Err(Error::from_kind(ErrorKind::Protocol).with_detail(detail));
@@ -61,20 +61,20 @@ async fn collect(
         }
         return Ok(body);
     }
-    collect_chunks(reader, first, exact_length, max_body_size, buffer_pool).await
+    collect_remaining_chunks(reader, first, exact_length, max_body_size, buffer_pool).await
 }
 
 fn copy_into_pooled_buffer(body: &[u8], buffer_pool: &BufferPool) -> Bytes {
-    match buffer_pool.take(body.len()) {
+    match buffer_pool.take_fitting_buffer(body.len()) {
         Some(mut buffer) => {
             buffer.extend_from_slice(body);
-            buffer_pool.wrap(buffer)
+            buffer_pool.into_pooled_bytes(buffer)
         }
-        None => buffer_pool.wrap(body.to_vec()),
+        None => buffer_pool.into_pooled_bytes(body.to_vec()),
     }
 }
 
-async fn collect_chunks(
+async fn collect_remaining_chunks(
     reader: &mut BodyReader<'_>,
     first: Bytes,
     exact_length: Option<u64>,
@@ -82,7 +82,8 @@ async fn collect_chunks(
     buffer_pool: &BufferPool,
 ) -> Result<Bytes, Error> {
     let expected_length = exact_length.unwrap_or(0);
-    let pooled = buffer_pool.take(usize::try_from(expected_length).unwrap_or(usize::MAX));
+    let pooled =
+        buffer_pool.take_fitting_buffer(usize::try_from(expected_length).unwrap_or(usize::MAX));
     let mut body = match pooled {
         Some(buffer) => buffer,
         None => Vec::with_capacity(expected_length.min(MAX_PREALLOCATED_BYTES) as usize),
@@ -90,15 +91,15 @@ async fn collect_chunks(
     let mut next = Some(first);
     while let Some(chunk) = next {
         if (body.len() + chunk.len()) as u64 > max_body_size {
-            return Err(body_too_large(max_body_size));
+            return Err(body_too_large_error(max_body_size));
         }
         body.extend_from_slice(&chunk);
-        reader.reserve(chunk.len());
-        reader.meter().record(body.len() as u64);
+        reader.count_against_body_budget(chunk.len());
+        reader.body_meter().record(body.len() as u64);
         drop(chunk);
-        next = reader.chunk().await.transpose()?;
+        next = reader.next_chunk().await.transpose()?;
     }
-    Ok(buffer_pool.wrap(shrink_if_oversized(body)))
+    Ok(buffer_pool.into_pooled_bytes(shrink_if_oversized(body)))
 }
 
 /// Frees the unused capacity if it exceeds an eighth of the length. A buffer that grew with the
@@ -124,7 +125,7 @@ pub(crate) async fn drain_body(reader: &mut BodyReader<'_>) {
     }
     let drain_all = async {
         let mut drained_bytes = 0;
-        while let Some(Ok(chunk)) = reader.chunk().await {
+        while let Some(Ok(chunk)) = reader.next_chunk().await {
             drained_bytes += chunk.len() as u64;
             if drained_bytes > MAX_DRAINED_BYTES {
                 return;

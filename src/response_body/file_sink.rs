@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::collect::drain_body;
-use super::part_file::{PartClaim, PartFile, PartState, Representation, UrlHash};
+use super::part_file::{PartClaim, PartFile, PartOwnership, Representation, UrlHash};
 use super::reader::DecodedBody;
 use super::resume::{self, DownloadedPart, RangeResponse};
 use super::retry_renewal::RetryRenewal;
@@ -23,28 +23,28 @@ use crate::response::SavedFile;
 
 /// Saves a body to the file `target`, and keeps a partial download between attempts.
 pub(crate) struct FileSink {
-    target: Arc<Path>,
+    target_path: Arc<Path>,
     /// Whether the sink has searched for the part file of an earlier download.
     has_searched_for_part: bool,
     /// The right to use the part file with the predictable name. `None` if another download uses
     /// this file.
-    claim: Option<PartClaim>,
+    part_claim: Option<PartClaim>,
     partial_download: Option<PartialDownload>,
     retry_renewal: RetryRenewal,
 }
 
 /// The data that a failed attempt, or an earlier run of the program, has saved.
 struct PartialDownload {
-    file: PartFile,
+    part_file: PartFile,
     representation: Representation,
 }
 
 impl FileSink {
     pub(super) fn new(target: Arc<Path>) -> Self {
         Self {
-            target,
+            target_path: target,
             has_searched_for_part: false,
-            claim: None,
+            part_claim: None,
             partial_download: None,
             retry_renewal: RetryRenewal::default(),
         }
@@ -56,7 +56,7 @@ impl FileSink {
     /// # Errors
     ///
     /// Returns an error if the directory of the target does not exist.
-    pub(crate) async fn range_request(
+    pub(crate) async fn prepare_range_request(
         &mut self,
         request: &Request,
         url: &Url,
@@ -64,8 +64,8 @@ impl FileSink {
     ) -> Result<Option<Box<Request>>, Error> {
         if !self.has_searched_for_part {
             let _queue_wait = QueueWait::pause_clock(clock);
-            let searched = self.find_earlier_part().await;
-            searched.map_err(to_save_error(&self.target))?;
+            let searched = self.claim_and_find_earlier_part().await;
+            searched.map_err(save_error_mapper(&self.target_path))?;
         }
         let is_resumable =
             *request.method() == Method::GET && !request.headers().contains_key(RANGE);
@@ -75,33 +75,34 @@ impl FileSink {
             .filter(|partial| is_resumable && partial.representation.url_hash == UrlHash::of(url))
             .and_then(|partial| {
                 let validator = partial.representation.validator.as_ref()?;
-                let offset = partial.file.len();
-                (offset > 0).then(|| resume::range_request(request, offset, validator))
+                let offset = partial.part_file.received_length();
+                (offset > 0).then(|| resume::build_range_request(request, offset, validator))
             })
             .map(Box::new))
     }
 
-    async fn find_earlier_part(&mut self) -> std::io::Result<()> {
+    async fn claim_and_find_earlier_part(&mut self) -> std::io::Result<()> {
         // An earlier call that was cancelled may have acquired the claim already.
-        if self.claim.is_none() {
-            self.claim = PartClaim::acquire(&self.target);
+        if self.part_claim.is_none() {
+            self.part_claim = PartClaim::acquire(&self.target_path);
         }
-        if let Some(claim) = &self.claim {
-            let found = PartFile::find(Arc::clone(&self.target), claim).await?;
+        if let Some(claim) = &self.part_claim {
+            let found = PartFile::find_earlier_part(Arc::clone(&self.target_path), claim).await?;
             self.partial_download = found.map(|(file, representation)| {
-                self.retry_renewal.record_length(file.len());
+                self.retry_renewal
+                    .record_file_length(file.received_length());
                 PartialDownload {
-                    file,
+                    part_file: file,
                     representation,
                 }
             });
-            self.retry_renewal.renew(0);
+            self.retry_renewal.renew_if_file_grew(0);
         }
         self.has_searched_for_part = true;
         Ok(())
     }
 
-    /// Whether [`Self::save`] handles a response with this status: a 2xx response, or a 416
+    /// Whether [`Self::save_body`] handles a response with this status: a 2xx response, or a 416
     /// response to a range request.
     pub(super) fn accepts_status(&self, status: StatusCode, is_range_request: bool) -> bool {
         status.is_success() || (is_range_request && status == StatusCode::RANGE_NOT_SATISFIABLE)
@@ -115,7 +116,7 @@ impl FileSink {
     /// Returns an error if the file cannot be written, if the body fails midway, or if its length
     /// differs from the announced length. In the last two cases, the next attempt may resume the
     /// download.
-    pub(crate) async fn save(
+    pub(crate) async fn save_body(
         &mut self,
         request: &Request,
         url: &Url,
@@ -123,22 +124,23 @@ impl FileSink {
         is_range_request: bool,
         mut body: DecodedBody<'_>,
     ) -> Result<Box<SavedFile>, Error> {
-        let clock = body.start_streaming();
+        let clock = body.record_streaming_start();
         let body_length = body.decoded_length();
-        let meter = body.meter();
+        let meter = body.body_meter();
         let is_resumed = is_range_request && is_range_status(head.status);
         if is_resumed {
             let pause = PauseGuard::new(clock);
-            let is_complete = self.continue_part(head, body_length).await?;
+            let is_complete = self.accept_range_response(head, body_length).await?;
             drop(pause);
             if is_complete {
-                drain_body(&mut body.into_encoded()).await;
+                drain_body(&mut body.into_encoded_reader()).await;
             } else {
-                self.append(body, clock).await?;
+                self.append_body(body, clock).await?;
             }
         } else {
             let (status, headers) = (head.status, &head.headers);
-            let total_length = resume::announced_length(request, status, headers, body_length)?;
+            let total_length =
+                resume::announced_body_length(request, status, headers, body_length)?;
             let validator = if body.was_encoded() {
                 None
             } else {
@@ -152,19 +154,19 @@ impl FileSink {
             };
             {
                 let _pause = PauseGuard::new(clock);
-                self.start_over(representation).await;
+                self.discard_part_and_start_over(representation).await;
             }
-            self.append(body, clock).await?;
+            self.append_body(body, clock).await?;
         }
         let _pause = PauseGuard::new(clock);
         let content_coding = match &self.partial_download {
             Some(complete) => complete.representation.content_coding.clone(),
             None => None,
         };
-        let saved_file = self.persist().await?;
+        let saved_file = self.rename_to_target().await?;
         meter.finish(saved_file.bytes);
         if is_resumed {
-            resume::combine_head(head, saved_file.bytes, content_coding);
+            resume::rewrite_as_complete_head(head, saved_file.bytes, content_coding);
         }
         Ok(saved_file)
     }
@@ -172,7 +174,7 @@ impl FileSink {
     /// Compares the response to a range request with the part file. Returns true if the part file
     /// is already complete, and false if the body continues the part file. Otherwise, discards the
     /// part file, so that the next attempt starts over.
-    async fn continue_part(
+    async fn accept_range_response(
         &mut self,
         head: &Parts,
         body_length: Option<u64>,
@@ -180,126 +182,143 @@ impl FileSink {
         let response = self.partial_download.as_ref().and_then(|partial| {
             let representation = &partial.representation;
             let part = DownloadedPart {
-                length: partial.file.len(),
+                downloaded_length: partial.part_file.received_length(),
                 total_length: representation.total_length,
                 validator: representation.validator.as_ref()?,
                 content_coding: representation.content_coding.as_ref(),
             };
-            Some(part.interpret_response(head.status, &head.headers, body_length))
+            Some(part.interpret_range_response(head.status, &head.headers, body_length))
         });
         let response = response.filter(|response| *response != RangeResponse::Mismatch);
         let (Some(partial), Some(response)) = (&mut self.partial_download, response) else {
             self.discard_part().await;
-            return Err(truncated("the server did not send the rest of the body"));
+            return Err(truncated_error(
+                "the server did not send the rest of the body",
+            ));
         };
-        if let RangeResponse::Remainder { total_length } = response {
+        if let RangeResponse::RestOfBody { total_length } = response {
             partial.representation.total_length = Some(total_length);
         }
-        let taken_over = partial.file.take_over(&partial.representation).await;
-        let state = taken_over.map_err(to_save_error(&self.target))?;
-        self.check_part_state(state)?;
+        let taken_over = partial
+            .part_file
+            .take_over_found_part(&partial.representation)
+            .await;
+        let ownership = taken_over.map_err(save_error_mapper(&self.target_path))?;
+        self.forget_part_if_lost(ownership)?;
         Ok(response == RangeResponse::NothingLeft)
     }
 
     /// Appends the body to the part file.
-    async fn append(&mut self, mut body: DecodedBody<'_>, clock: &HopClock) -> Result<(), Error> {
+    async fn append_body(
+        &mut self,
+        mut body: DecodedBody<'_>,
+        clock: &HopClock,
+    ) -> Result<(), Error> {
         let Some(partial) = &self.partial_download else {
             return Err(Error::from_kind(ErrorKind::Save));
         };
         let total_length = partial.representation.total_length;
-        let meter = body.meter();
-        meter.start(partial.file.len(), total_length);
-        while let Some(chunk) = self.next_chunk(&mut body).await {
+        let meter = body.body_meter();
+        meter.start(partial.part_file.received_length(), total_length);
+        while let Some(chunk) = self.next_chunk_or_due_write(&mut body).await {
             let chunk = chunk?;
             let Some(partial) = &mut self.partial_download else {
                 break;
             };
-            let length = partial.file.len() + chunk.len() as u64;
+            let length = partial.part_file.received_length() + chunk.len() as u64;
             if total_length.is_some_and(|total| length > total) {
                 // The part file may hold wrong bytes, so it cannot be resumed.
                 self.discard_part().await;
-                return Err(truncated("the body is longer than its Content-Range"));
+                return Err(truncated_error("the body is longer than its Content-Range"));
             }
             let now = Instant::now();
-            partial.file.append(&chunk, now);
-            meter.record(partial.file.len());
+            partial.part_file.append_to_memory(&chunk, now);
+            meter.record(partial.part_file.received_length());
             drop(chunk);
-            if partial.file.write_due().is_some_and(|due| due <= now) {
+            if partial
+                .part_file
+                .write_due_at()
+                .is_some_and(|due| due <= now)
+            {
                 let _pause = PauseGuard::new(clock);
-                self.write().await?;
+                self.write_received_data().await?;
             }
         }
-        let length = self.downloaded_bytes();
+        let length = self.downloaded_length();
         match total_length {
-            Some(total) if length < total => Err(truncated(format!("{length} of {total} bytes"))),
+            Some(total) if length < total => {
+                Err(truncated_error(format!("{length} of {total} bytes")))
+            }
             _ => Ok(()),
         }
     }
 
     /// Reads the next chunk. If no chunk arrives before a write is due, writes the received data
     /// first.
-    async fn next_chunk(
+    async fn next_chunk_or_due_write(
         &mut self,
         body: &mut DecodedBody<'_>,
     ) -> Option<Result<bytes::Bytes, Error>> {
         let partial = self.partial_download.as_ref()?;
-        if let Some(due) = partial.file.write_due() {
-            if let Ok(chunk) = timeout_at(due, body.chunk()).await {
+        if let Some(due) = partial.part_file.write_due_at() {
+            if let Ok(chunk) = timeout_at(due, body.next_chunk()).await {
                 return chunk;
             }
             // The clock is not paused during this write, because the server is still silent.
-            if let Err(error) = self.write().await {
+            if let Err(error) = self.write_received_data().await {
                 return Some(Err(error));
             }
         }
-        body.chunk().await
+        body.next_chunk().await
     }
 
-    async fn write(&mut self) -> Result<(), Error> {
+    async fn write_received_data(&mut self) -> Result<(), Error> {
         let Some(partial) = &mut self.partial_download else {
             return Ok(());
         };
         let written = partial
-            .file
-            .write(&partial.representation, self.claim.as_ref());
-        let state = written.await.map_err(to_save_error(&self.target))?;
-        self.check_part_state(state)
+            .part_file
+            .write_unwritten_data(&partial.representation, self.part_claim.as_ref());
+        let ownership = written
+            .await
+            .map_err(save_error_mapper(&self.target_path))?;
+        self.forget_part_if_lost(ownership)
     }
 
     /// Renames the complete file to the target.
-    async fn persist(&mut self) -> Result<Box<SavedFile>, Error> {
+    async fn rename_to_target(&mut self) -> Result<Box<SavedFile>, Error> {
         let Some(complete) = &mut self.partial_download else {
             return Err(Error::from_kind(ErrorKind::Save));
         };
-        let bytes = complete.file.len();
-        let persisted = complete.file.persist().await;
-        let state = persisted.map_err(to_save_error(&self.target))?;
-        self.check_part_state(state)?;
+        let bytes = complete.part_file.received_length();
+        let persisted = complete.part_file.write_and_rename_to_target().await;
+        let ownership = persisted.map_err(save_error_mapper(&self.target_path))?;
+        self.forget_part_if_lost(ownership)?;
         self.partial_download = None;
-        self.claim = None;
+        self.part_claim = None;
         Ok(Box::new(SavedFile {
-            path: Arc::clone(&self.target),
+            path: Arc::clone(&self.target_path),
             bytes,
         }))
     }
 
     /// Discards a partial download and starts an empty one.
-    async fn start_over(&mut self, representation: Representation) {
+    async fn discard_part_and_start_over(&mut self, representation: Representation) {
         self.discard_part().await;
         self.partial_download = Some(PartialDownload {
-            file: PartFile::new(Arc::clone(&self.target)),
+            part_file: PartFile::new(Arc::clone(&self.target_path)),
             representation,
         });
     }
 
     async fn discard_part(&mut self) {
         if let Some(partial) = self.partial_download.take() {
-            partial.file.discard().await;
+            partial.part_file.delete_file().await;
         }
     }
 
     /// Discards a partial download if the status says that the resource no longer exists.
-    pub(crate) async fn discard_part_if_gone(&mut self, status: StatusCode) {
+    pub(crate) async fn discard_part_on_404_or_410(&mut self, status: StatusCode) {
         if matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) {
             self.discard_part().await;
         }
@@ -307,45 +326,48 @@ impl FileSink {
 
     /// If the part file is lost, forgets it and returns an error. The next attempt starts over with
     /// another part file.
-    fn check_part_state(&mut self, state: PartState) -> Result<(), Error> {
-        if state == PartState::Intact {
+    fn forget_part_if_lost(&mut self, ownership: PartOwnership) -> Result<(), Error> {
+        if ownership == PartOwnership::StillOwned {
             return Ok(());
         }
         self.partial_download = None;
-        self.claim = None;
-        Err(truncated("another download has taken over the part file"))
+        self.part_claim = None;
+        Err(truncated_error(
+            "another download has taken over the part file",
+        ))
     }
 
     /// Ends an attempt that has failed. Writes the received data to the part file, for the next
     /// attempt or the next run of the program. Discards the data if the download cannot be resumed.
-    pub(crate) async fn end_exchange(&mut self) {
+    pub(crate) async fn keep_resumable_download(&mut self) {
         let Some(partial) = &self.partial_download else {
             return;
         };
         if partial.representation.validator.is_none() {
             self.partial_download = None;
-        } else if partial.file.write_due().is_some() {
+        } else if partial.part_file.write_due_at().is_some() {
             // An error is ignored, because the next attempt writes the same data again.
-            let _ = self.write().await;
+            let _ = self.write_received_data().await;
         }
-        self.retry_renewal.record_length(self.downloaded_bytes());
+        self.retry_renewal
+            .record_file_length(self.downloaded_length());
     }
 
-    fn downloaded_bytes(&self) -> u64 {
+    fn downloaded_length(&self) -> u64 {
         let partial = self.partial_download.as_ref();
-        partial.map_or(0, |partial| partial.file.len())
+        partial.map_or(0, |partial| partial.part_file.received_length())
     }
 
-    pub(super) fn renewal(&self) -> &RetryRenewal {
+    pub(super) fn retry_renewal(&self) -> &RetryRenewal {
         &self.retry_renewal
     }
 
-    pub(super) fn renewal_mut(&mut self) -> &mut RetryRenewal {
+    pub(super) fn retry_renewal_mut(&mut self) -> &mut RetryRenewal {
         &mut self.retry_renewal
     }
 }
 
-fn truncated(detail: impl Into<Cow<'static, str>>) -> Error {
+fn truncated_error(detail: impl Into<Cow<'static, str>>) -> Error {
     Error::from_kind(ErrorKind::Truncated).with_detail(detail)
 }
 
@@ -358,7 +380,7 @@ fn is_range_status(status: StatusCode) -> bool {
     )
 }
 
-fn to_save_error(target: &Arc<Path>) -> impl Fn(std::io::Error) -> Error + use<> {
+fn save_error_mapper(target: &Arc<Path>) -> impl Fn(std::io::Error) -> Error + use<> {
     let target = Arc::clone(target);
     move |error| Error::new(ErrorKind::Save, error).with_detail(format!("to {}", target.display()))
 }
@@ -376,7 +398,7 @@ mod tests {
             let request = Request::get("http://a.example/file").build();
             let url = Url::parse("http://a.example/file").unwrap();
             let mut sink = FileSink::new(target.into());
-            let _searched = sink.range_request(&request, &url, clock).await;
+            let _searched = sink.prepare_range_request(&request, &url, clock).await;
         });
     }
 }

@@ -20,24 +20,26 @@ type HandlerFuture = Pin<Box<dyn Future<Output = Result<HandlerOutput, Error>> +
 /// The handler of a batch or of a single fetch, with its type erased.
 pub(crate) trait BodyHandler: Send + Sync {
     /// Calls the handler and polls its future once. Returns the future and the result of the poll.
-    /// If the handler is [closed](Self::close), returns an error and no future.
-    fn start(
+    /// If the handler is [closed](Self::close_to_starts), returns an error and no future.
+    fn start_handler(
         &self,
         response: StreamingResponse,
         cx: &mut Context<'_>,
     ) -> (Option<HandlerFuture>, Poll<Result<HandlerOutput, Error>>);
 
-    /// Makes every later call of [`start`](Self::start) fail. Waits for running calls of `start`.
-    fn close(&self);
+    /// Makes every later call of [`start_handler`](Self::start_handler) fail. Waits for running
+    /// calls of `start_handler`.
+    fn close_to_starts(&self);
 }
 
 struct ClosableHandler<F> {
     handler: F,
-    /// `start` holds the read lock, so `close` waits until `start` has returned.
-    is_closed: RwLock<bool>,
+    /// `start_handler` holds the read lock, so `close_to_starts` waits until `start_handler` has
+    /// returned.
+    is_closed_to_starts: RwLock<bool>,
 }
 
-pub(crate) fn boxed_handler<F, A, R>(handler: F) -> Arc<dyn BodyHandler>
+pub(crate) fn type_erased_handler<F, A, R>(handler: F) -> Arc<dyn BodyHandler>
 where
     F: Fn(StreamingResponse) -> A + Send + Sync + 'static,
     A: Future<Output = Result<R, BoxError>> + Send + 'static,
@@ -54,21 +56,21 @@ where
     };
     Arc::new(ClosableHandler {
         handler: start_handler,
-        is_closed: RwLock::new(false),
+        is_closed_to_starts: RwLock::new(false),
     })
 }
 
 impl<F: Fn(StreamingResponse) -> HandlerFuture + Send + Sync> BodyHandler for ClosableHandler<F> {
-    fn start(
+    fn start_handler(
         &self,
         response: StreamingResponse,
         cx: &mut Context<'_>,
     ) -> (Option<HandlerFuture>, Poll<Result<HandlerOutput, Error>>) {
-        let is_closed = self
-            .is_closed
+        let is_closed_to_starts = self
+            .is_closed_to_starts
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        if *is_closed {
+        if *is_closed_to_starts {
             let error = Error::from_kind(ErrorKind::Cancelled);
             return (None, Poll::Ready(Err(error)));
         }
@@ -77,9 +79,9 @@ impl<F: Fn(StreamingResponse) -> HandlerFuture + Send + Sync> BodyHandler for Cl
         (Some(future), poll)
     }
 
-    fn close(&self) {
+    fn close_to_starts(&self) {
         *self
-            .is_closed
+            .is_closed_to_starts
             .write()
             .unwrap_or_else(PoisonError::into_inner) = true;
     }
@@ -120,8 +122,8 @@ impl HandlerSink {
         mut body: DecodedBody<'_>,
     ) -> Result<(), Error> {
         self.has_handler_started = true;
-        let clock = body.start_streaming();
-        let meter = body.meter();
+        let clock = body.record_streaming_start();
+        let meter = body.body_meter();
         meter.start(0, body.decoded_length());
         let channel = CloseChannelOnDrop(Arc::default());
         let mut response = Some(StreamingResponse::new(
@@ -135,7 +137,7 @@ impl HandlerSink {
                 let poll = match (&mut future, response.take()) {
                     (Some(future), _) => future.as_mut().poll(cx),
                     (None, Some(response)) => {
-                        let (started, poll) = self.handler.start(response, cx);
+                        let (started, poll) = self.handler.start_handler(response, cx);
                         future = started;
                         poll
                     }

@@ -16,7 +16,7 @@ use crate::wire::StickyConnection;
 
 /// Reads a body without decoding its content codings.
 pub(crate) struct BodyReader<'a> {
-    body: TransportBody,
+    transport_body: TransportBody,
     hop_clock: &'a HopClock,
     sticky_connection: &'a mut StickyConnection,
     /// The memory that this body reserves in the batch's body budget. `None` if the batch does not
@@ -33,7 +33,7 @@ impl<'a> BodyReader<'a> {
         body_meter: BodyMeter<'a>,
     ) -> Self {
         Self {
-            body,
+            transport_body: body,
             hop_clock: clock,
             sticky_connection,
             body_reservation: None,
@@ -42,7 +42,10 @@ impl<'a> BodyReader<'a> {
     }
 
     /// Makes each read wait until the batch's body budget has room.
-    pub(super) fn with_reservation(mut self, reservation: Option<&'a mut BodyReservation>) -> Self {
+    pub(super) fn with_body_reservation(
+        mut self,
+        reservation: Option<&'a mut BodyReservation>,
+    ) -> Self {
         if let Some(reservation) = &reservation {
             reservation.start_reading();
         }
@@ -51,29 +54,29 @@ impl<'a> BodyReader<'a> {
     }
 
     /// Counts bytes that stay in memory against the batch's body budget.
-    pub(super) fn reserve(&mut self, bytes: usize) {
+    pub(super) fn count_against_body_budget(&mut self, bytes: usize) {
         if let Some(reservation) = &mut self.body_reservation {
             reservation.reserve(bytes);
         }
     }
 
     /// Returns the meter that publishes how much of the body has arrived.
-    pub(super) fn meter(&self) -> BodyMeter<'a> {
+    pub(super) fn body_meter(&self) -> BodyMeter<'a> {
         self.body_meter
     }
 
     pub(crate) fn transport_body(&self) -> &TransportBody {
-        &self.body
+        &self.transport_body
     }
 
     /// The length of the body before decoding; `None` if it is unknown. Call only before the first
     /// chunk is read.
     pub(super) fn encoded_length(&self) -> Option<u64> {
-        self.body.exact_length()
+        self.transport_body.exact_body_length()
     }
 
     /// Reads the next chunk. The memory of the chunk may be a slice of a much larger buffer.
-    pub(super) async fn chunk(&mut self) -> Option<Result<Bytes, Error>> {
+    pub(super) async fn next_chunk(&mut self) -> Option<Result<Bytes, Error>> {
         poll_fn(|cx| self.poll_chunk(cx)).await
     }
 
@@ -92,14 +95,14 @@ impl<'a> BodyReader<'a> {
                 self.hop_clock.resume(Instant::now());
             }
         }
-        self.body
+        self.transport_body
             .poll_chunk(cx, self.hop_clock, self.sticky_connection)
     }
 }
 
 /// A body whose content codings are decoded while it is read.
 pub(crate) struct DecodedBody<'a> {
-    reader: BodyReader<'a>,
+    encoded_reader: BodyReader<'a>,
     /// `None` if the body is not encoded.
     decoded_stream: Option<DecodedStream>,
 }
@@ -107,15 +110,15 @@ pub(crate) struct DecodedBody<'a> {
 impl<'a> DecodedBody<'a> {
     pub(crate) fn new(reader: BodyReader<'a>, decoder: Option<Box<Decoder>>) -> Self {
         Self {
-            reader,
+            encoded_reader: reader,
             decoded_stream: decoder.map(DecodedStream::new),
         }
     }
 
     /// Records that the body is streamed to a file or a handler. Returns the clock of the hop,
     /// which the caller pauses while the file or the handler is busy.
-    pub(super) fn start_streaming(&mut self) -> &'a HopClock {
-        let reader = &mut self.reader;
+    pub(super) fn record_streaming_start(&mut self) -> &'a HopClock {
+        let reader = &mut self.encoded_reader;
         reader.hop_clock.start_streaming();
         // Streaming may take long, and other requests can use the sticky connection meanwhile.
         reader.sticky_connection.return_to_pool();
@@ -123,8 +126,8 @@ impl<'a> DecodedBody<'a> {
     }
 
     /// Returns the meter that publishes how much of the body has arrived.
-    pub(super) fn meter(&self) -> BodyMeter<'a> {
-        self.reader.body_meter
+    pub(super) fn body_meter(&self) -> BodyMeter<'a> {
+        self.encoded_reader.body_meter
     }
 
     pub(super) fn was_encoded(&self) -> bool {
@@ -132,8 +135,8 @@ impl<'a> DecodedBody<'a> {
     }
 
     /// Returns the reader of the body before decoding.
-    pub(crate) fn into_encoded(self) -> BodyReader<'a> {
-        self.reader
+    pub(crate) fn into_encoded_reader(self) -> BodyReader<'a> {
+        self.encoded_reader
     }
 
     /// The length of the decoded body; `None` if it is unknown. Call only before the first chunk is
@@ -142,11 +145,11 @@ impl<'a> DecodedBody<'a> {
         if self.was_encoded() {
             None
         } else {
-            self.reader.encoded_length()
+            self.encoded_reader.encoded_length()
         }
     }
 
-    pub(super) async fn chunk(&mut self) -> Option<Result<Bytes, Error>> {
+    pub(super) async fn next_chunk(&mut self) -> Option<Result<Bytes, Error>> {
         poll_fn(|cx| self.poll_chunk(cx)).await
     }
 
@@ -155,8 +158,8 @@ impl<'a> DecodedBody<'a> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Error>>> {
         match &mut self.decoded_stream {
-            None => self.reader.poll_chunk(cx),
-            Some(decoded_stream) => decoded_stream.poll_next(&mut self.reader, cx),
+            None => self.encoded_reader.poll_chunk(cx),
+            Some(decoded_stream) => decoded_stream.poll_next(&mut self.encoded_reader, cx),
         }
     }
 }
@@ -229,7 +232,7 @@ mod tests {
 
         let body = send(&wire, port, &clock, &mut sticky_connection).await;
         let reader = BodyReader::new(body, &clock, &mut sticky_connection, meter);
-        DecodedBody::new(reader, None).start_streaming();
+        DecodedBody::new(reader, None).record_streaming_start();
         assert_eq!(wire.connection_counts(), (1, 1));
 
         let body = send(&wire, port, &clock, &mut sticky_connection).await;
@@ -239,7 +242,7 @@ mod tests {
         first.reserve(1);
         let mut second = BodyReservation::new(&budget, 1);
         let reader = BodyReader::new(body, &clock, &mut sticky_connection, meter);
-        let mut reader = reader.with_reservation(Some(&mut second));
+        let mut reader = reader.with_body_reservation(Some(&mut second));
         poll_fn(|cx| {
             assert!(reader.poll_chunk(cx).is_pending());
             Poll::Ready(())

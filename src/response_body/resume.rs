@@ -42,7 +42,7 @@ pub(super) fn resume_validator(
             .get(LAST_MODIFIED)
             // `Last-Modified` can be the same for different codings of a resource, so it cannot
             // identify an encoded body.
-            .filter(|_| !is_encoded && is_strong_date(headers))
+            .filter(|_| !is_encoded && is_last_modified_strong(headers))
             .cloned(),
     }
 }
@@ -50,7 +50,7 @@ pub(super) fn resume_validator(
 /// Whether `Last-Modified` counts as a strong validator, which means that it is at least one second
 /// before `Date`. If it is not, the resource could have changed again within the same second (RFC
 /// 9110 §8.8.2.2).
-fn is_strong_date(headers: &HeaderMap) -> bool {
+fn is_last_modified_strong(headers: &HeaderMap) -> bool {
     match (
         header_date(headers, LAST_MODIFIED),
         header_date(headers, DATE),
@@ -63,7 +63,11 @@ fn is_strong_date(headers: &HeaderMap) -> bool {
 }
 
 /// Builds the request for the bytes from `offset` to the end of the body.
-pub(super) fn range_request(request: &Request, offset: u64, validator: &HeaderValue) -> Request {
+pub(super) fn build_range_request(
+    request: &Request,
+    offset: u64,
+    validator: &HeaderValue,
+) -> Request {
     let range_request = request
         .clone()
         .into_builder()
@@ -81,7 +85,7 @@ pub(super) fn range_request(request: &Request, offset: u64, validator: &HeaderVa
 /// The downloaded part of a representation, which a range request continues.
 #[derive(Copy, Clone)]
 pub(super) struct DownloadedPart<'a> {
-    pub(super) length: u64,
+    pub(super) downloaded_length: u64,
     /// The length of the whole representation; `None` if it is unknown.
     pub(super) total_length: Option<u64>,
     pub(super) validator: &'a HeaderValue,
@@ -93,7 +97,7 @@ pub(super) struct DownloadedPart<'a> {
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(super) enum RangeResponse {
     /// The body is the rest of the representation.
-    Remainder { total_length: u64 },
+    RestOfBody { total_length: u64 },
     /// The downloaded part is the whole representation.
     NothingLeft,
     /// The response does not continue the downloaded part.
@@ -103,7 +107,7 @@ pub(super) enum RangeResponse {
 impl DownloadedPart<'_> {
     /// Interprets a 206 or 416 response to the request for the rest of this part. `body_length` is
     /// the length of the response's body; `None` if it is unknown.
-    pub(super) fn interpret_response(
+    pub(super) fn interpret_range_response(
         &self,
         status: StatusCode,
         headers: &HeaderMap,
@@ -113,10 +117,10 @@ impl DownloadedPart<'_> {
         if self.is_other_representation(headers, is_unsatisfied) {
             return RangeResponse::Mismatch;
         }
-        match content_range(headers) {
+        match parse_single_content_range(headers) {
             Some(ContentRange::Unsatisfied { size })
                 if is_unsatisfied
-                    && size == self.length
+                    && size == self.downloaded_length
                     && self.total_length.is_none_or(|total| total == size) =>
             {
                 RangeResponse::NothingLeft
@@ -125,14 +129,16 @@ impl DownloadedPart<'_> {
                 if status == StatusCode::PARTIAL_CONTENT =>
             {
                 let total_length = size.or(self.total_length);
-                let is_remainder = first == self.length
+                let is_remainder = first == self.downloaded_length
                     && total_length == last.checked_add(1)
                     && self
                         .total_length
                         .is_none_or(|total| total_length == Some(total))
                     && body_length.is_none_or(|length| length == last - first + 1);
                 match total_length {
-                    Some(total_length) if is_remainder => RangeResponse::Remainder { total_length },
+                    Some(total_length) if is_remainder => {
+                        RangeResponse::RestOfBody { total_length }
+                    }
                     _ => RangeResponse::Mismatch,
                 }
             }
@@ -159,7 +165,7 @@ impl DownloadedPart<'_> {
 ///
 /// Returns [`ErrorKind::Truncated`] if a 206 response to a request without `Range` is not the whole
 /// representation. Such a response violates RFC 9110 §15.3.7.
-pub(super) fn announced_length(
+pub(super) fn announced_body_length(
     request: &Request,
     status: StatusCode,
     headers: &HeaderMap,
@@ -168,7 +174,7 @@ pub(super) fn announced_length(
     if status != StatusCode::PARTIAL_CONTENT {
         return Ok(body_length);
     }
-    let content_range = content_range(headers);
+    let content_range = parse_single_content_range(headers);
     if request.headers().contains_key(RANGE) {
         // A response with several ranges has no `Content-Range` (RFC 9110 §15.3.7.2), so the length
         // of its body counts.
@@ -192,7 +198,7 @@ pub(super) fn announced_length(
 
 /// Turns the head of the last response of a resumed download into the head of the whole
 /// representation: status 200, with the complete length (RFC 9110 §15.3.7.3).
-pub(super) fn combine_head(
+pub(super) fn rewrite_as_complete_head(
     head: &mut Parts,
     total_length: u64,
     content_coding: Option<HeaderValue>,
@@ -227,16 +233,16 @@ enum ContentRange {
 }
 
 /// The `Content-Range` of a response. `None` if the header is missing, repeated or invalid.
-fn content_range(headers: &HeaderMap) -> Option<ContentRange> {
+fn parse_single_content_range(headers: &HeaderMap) -> Option<ContentRange> {
     let mut values = headers.get_all(CONTENT_RANGE).iter();
     let value = values.next()?;
     if values.next().is_some() {
         return None;
     }
-    parse_content_range(value)
+    parse_content_range_value(value)
 }
 
-fn parse_content_range(value: &HeaderValue) -> Option<ContentRange> {
+fn parse_content_range_value(value: &HeaderValue) -> Option<ContentRange> {
     let (unit, range) = value.to_str().ok()?.split_once(' ')?;
     let (range, size) = range.split_once('/')?;
     if !unit.eq_ignore_ascii_case("bytes") {
@@ -317,29 +323,29 @@ mod tests {
 
     /// Interprets a response to the request for the rest of a part of 5 bytes with the `ETag`
     /// `"a"`.
-    fn interpret_response(
+    fn interpret_range_response(
         status: u16,
         list: &[(&'static str, &'static str)],
         total_length: Option<u64>,
         body_length: Option<u64>,
     ) -> RangeResponse {
         let part = DownloadedPart {
-            length: 5,
+            downloaded_length: 5,
             total_length,
             validator: &HeaderValue::from_static("\"a\""),
             content_coding: None,
         };
         let status = StatusCode::from_u16(status).unwrap();
-        part.interpret_response(status, &headers(list), body_length)
+        part.interpret_range_response(status, &headers(list), body_length)
     }
 
     const MISMATCH: RangeResponse = RangeResponse::Mismatch;
-    const REMAINDER: RangeResponse = RangeResponse::Remainder { total_length: 10 };
+    const REMAINDER: RangeResponse = RangeResponse::RestOfBody { total_length: 10 };
 
     #[test]
     fn only_the_complete_rest_of_the_same_representation_is_accepted() {
         let of_range =
-            |range, total| interpret_response(206, &[("content-range", range)], total, None);
+            |range, total| interpret_range_response(206, &[("content-range", range)], total, None);
         for (range, total, expected) in [
             ("bytes 5-9/10", Some(10), REMAINDER),
             ("bytes 5-9/10", None, REMAINDER),
@@ -367,7 +373,7 @@ mod tests {
         ] {
             assert_eq!(of_range(range, total), expected, "{range} {total:?}");
         }
-        assert_eq!(interpret_response(206, &[], Some(10), None), MISMATCH);
+        assert_eq!(interpret_range_response(206, &[], Some(10), None), MISMATCH);
         let range = ("content-range", "bytes 5-9/10");
         for (header, expected) in [
             (("etag", "\"a\""), REMAINDER),
@@ -376,12 +382,12 @@ mod tests {
             (("content-encoding", "gzip"), MISMATCH),
             (("content-type", "multipart/byteranges"), REMAINDER),
         ] {
-            let response = interpret_response(206, &[range, header], Some(10), None);
+            let response = interpret_range_response(206, &[range, header], Some(10), None);
             assert_eq!(response, expected, "{header:?}");
         }
         let mut repeated = headers(&[range]);
         repeated.append(CONTENT_RANGE, HeaderValue::from_static("bytes 5-9/10"));
-        assert_eq!(content_range(&repeated), None);
+        assert_eq!(parse_single_content_range(&repeated), None);
     }
 
     #[test]
@@ -395,7 +401,7 @@ mod tests {
             (Some(10), MISMATCH),
             (Some(0), MISMATCH),
         ] {
-            let response = interpret_response(206, &range, Some(10), body_length);
+            let response = interpret_range_response(206, &range, Some(10), body_length);
             assert_eq!(response, expected, "{body_length:?}");
         }
     }
@@ -411,12 +417,16 @@ mod tests {
             ("bytes */*", None, MISMATCH),
             ("bytes 5-9/10", Some(10), MISMATCH),
         ] {
-            let response = interpret_response(416, &[("content-range", range)], total, Some(100));
+            let response =
+                interpret_range_response(416, &[("content-range", range)], total, Some(100));
             assert_eq!(response, expected, "{range} {total:?}");
         }
         let changed = [("content-range", "bytes */5"), ("etag", "\"b\"")];
-        assert_eq!(interpret_response(416, &changed, None, None), MISMATCH);
-        assert_eq!(interpret_response(416, &[], None, None), MISMATCH);
+        assert_eq!(
+            interpret_range_response(416, &changed, None, None),
+            MISMATCH
+        );
+        assert_eq!(interpret_range_response(416, &[], None, None), MISMATCH);
     }
 
     #[test]
@@ -433,7 +443,7 @@ mod tests {
         assert_eq!(validator(&[modified, date, gzip]), None);
         let (strong, coding) = (HeaderValue::from_static("\"a\""), gzip.1.parse().unwrap());
         let part = DownloadedPart {
-            length: 5,
+            downloaded_length: 5,
             total_length: None,
             validator: &strong,
             content_coding: Some(&coding),
@@ -445,7 +455,8 @@ mod tests {
             (("content-encoding", "br"), MISMATCH),
         ] {
             let headers = headers(&[range, header]);
-            let response = part.interpret_response(StatusCode::PARTIAL_CONTENT, &headers, None);
+            let response =
+                part.interpret_range_response(StatusCode::PARTIAL_CONTENT, &headers, None);
             assert_eq!(response, expected, "{header:?}");
         }
     }
@@ -454,7 +465,7 @@ mod tests {
     fn changed_modification_date_is_a_mismatch() {
         let date = HeaderValue::from_static("Fri, 31 Dec 1999 23:59:58 GMT");
         let part = DownloadedPart {
-            length: 5,
+            downloaded_length: 5,
             total_length: None,
             validator: &date,
             content_coding: None,
@@ -469,7 +480,8 @@ mod tests {
             (("etag", "\"a\""), REMAINDER),
         ] {
             let headers = headers(&[range, header]);
-            let response = part.interpret_response(StatusCode::PARTIAL_CONTENT, &headers, None);
+            let response =
+                part.interpret_range_response(StatusCode::PARTIAL_CONTENT, &headers, None);
             assert_eq!(response, expected, "{header:?}");
         }
     }
@@ -482,7 +494,7 @@ mod tests {
         let announced = |request, status, range: &'static str, body_length| {
             let list = [("content-range", range)];
             let status = StatusCode::from_u16(status).unwrap();
-            let length = announced_length(request, status, &headers(&list), body_length);
+            let length = announced_body_length(request, status, &headers(&list), body_length);
             length.map_err(|error| error.kind())
         };
         let truncated = Err(ErrorKind::Truncated);

@@ -51,7 +51,7 @@ impl BodySink {
     }
 
     /// The number of body bytes that the handler has read. `None` without a handler.
-    pub(crate) fn handler_bytes(&self) -> Option<u64> {
+    pub(crate) fn handler_read_bytes(&self) -> Option<u64> {
         match self {
             Self::Handler(sink) => Some(sink.bytes_read),
             Self::Memory | Self::File(_) => None,
@@ -68,25 +68,26 @@ impl BodySink {
 
     /// Ends an exchange. Writes a partial download to its part file, or discards it if it cannot be
     /// resumed.
-    pub(crate) async fn end_exchange(&mut self) {
+    pub(crate) async fn keep_resumable_download(&mut self) {
         if let Self::File(sink) = self {
-            Box::pin(sink.end_exchange()).await;
+            Box::pin(sink.keep_resumable_download()).await;
         }
     }
 
     /// If the file of a download has grown, none of the retries so far count any more.
     /// `charged_retry_count` is the number of retries so far that count towards the retry limit.
-    pub(crate) fn renew_retries(&mut self, charged_retry_count: u32) {
+    pub(crate) fn renew_retries_if_file_grew(&mut self, charged_retry_count: u32) {
         if let Self::File(sink) = self {
-            sink.renewal_mut().renew(charged_retry_count);
+            sink.retry_renewal_mut()
+                .renew_if_file_grew(charged_retry_count);
         }
     }
 
     /// The number of retries that no longer count towards the retry limit, because the file has
     /// grown after them.
-    pub(crate) fn renewed_retry_count(&self) -> u32 {
+    pub(crate) fn uncounted_retry_count(&self) -> u32 {
         match self {
-            Self::File(sink) => sink.renewal().renewed_retry_count(),
+            Self::File(sink) => sink.retry_renewal().uncounted_retry_count(),
             Self::Memory | Self::Handler(_) => 0,
         }
     }

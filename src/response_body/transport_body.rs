@@ -43,10 +43,10 @@ impl TransportBody {
     }
 
     /// The length of the body; `None` if it is unknown. Call only before the first chunk is read.
-    pub(super) fn exact_length(&self) -> Option<u64> {
+    pub(super) fn exact_body_length(&self) -> Option<u64> {
         match self {
             TransportBody::Wire(body) => body.remaining_length(),
-            TransportBody::Service(body) => body.exact_length,
+            TransportBody::Service(body) => body.exact_body_length,
         }
     }
 }
@@ -54,8 +54,8 @@ impl TransportBody {
 /// The body of a response from a tower service in this process, with its type erased. Trailers are
 /// skipped.
 pub(crate) struct ServiceBody {
-    data: BodyDataStream<UnsyncBoxBody<Bytes, Error>>,
-    exact_length: Option<u64>,
+    data_frames: BodyDataStream<UnsyncBoxBody<Bytes, Error>>,
+    exact_body_length: Option<u64>,
 }
 
 impl ServiceBody {
@@ -64,7 +64,7 @@ impl ServiceBody {
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         loop {
             let coop_budget = ready!(poll_proceed(cx));
-            let chunk = ready!(Pin::new(&mut self.data).poll_next(cx));
+            let chunk = ready!(Pin::new(&mut self.data_frames).poll_next(cx));
             coop_budget.made_progress();
             match chunk {
                 Some(Ok(chunk)) if chunk.is_empty() => {}
@@ -78,14 +78,14 @@ impl ServiceBody {
         B: HttpBody + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        let exact_length = body.size_hint().exact();
+        let exact_body_length = body.size_hint().exact();
         let body = body
             .map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
             .map_err(service_error)
             .boxed_unsync();
         Self {
-            data: BodyDataStream::new(body),
-            exact_length,
+            data_frames: BodyDataStream::new(body),
+            exact_body_length,
         }
     }
 }

@@ -8,42 +8,42 @@ use brotli_decompressor::{
     SliceWrapper, SliceWrapperMut,
 };
 
-use super::layer::{DecodeError, DecoderLayer, Transferred};
+use super::layer::{DecodeError, DecoderLayer, TransferredBytes};
 
-struct Brotli {
-    state: BrotliState<QuotaAllocator, QuotaAllocator, QuotaAllocator>,
+struct BrotliLayer {
+    decoder_state: BrotliState<QuotaAllocator, QuotaAllocator, QuotaAllocator>,
     memory_quota: Arc<MemoryQuota>,
-    is_complete: bool,
+    has_stream_ended: bool,
 }
 
 pub(super) fn new_layer() -> Box<dyn DecoderLayer> {
     let quota = Arc::new(MemoryQuota::default());
     quota.max_bytes.store(usize::MAX, Ordering::Relaxed);
     let allocator = || QuotaAllocator(Arc::clone(&quota));
-    Box::new(Brotli {
+    Box::new(BrotliLayer {
         // Strict mode rejects windows above 16 MiB, the maximum of RFC 7932.
-        state: BrotliState::new_strict(allocator(), allocator(), allocator()),
+        decoder_state: BrotliState::new_strict(allocator(), allocator(), allocator()),
         memory_quota: quota,
-        is_complete: false,
+        has_stream_ended: false,
     })
 }
 
-impl DecoderLayer for Brotli {
+impl DecoderLayer for BrotliLayer {
     fn decode_step(
         &mut self,
         input: &[u8],
         output: &mut [u8],
         memory_limit: usize,
-    ) -> Result<Transferred, DecodeError> {
-        if self.is_complete {
+    ) -> Result<TransferredBytes, DecodeError> {
+        if self.has_stream_ended {
             return match input {
-                [] => Ok(Transferred::default()),
+                [] => Ok(TransferredBytes::default()),
                 _ => Err(DecodeError::TrailingData),
             };
         }
         let heap_limit = memory_limit
             .checked_sub(size_of::<Self>())
-            .ok_or(DecodeError::MemoryLimit)?;
+            .ok_or(DecodeError::MemoryLimitExceeded)?;
         self.memory_quota
             .max_bytes
             .store(heap_limit, Ordering::Relaxed);
@@ -57,18 +57,23 @@ impl DecoderLayer for Brotli {
             &mut written,
             output,
             &mut 0,
-            &mut self.state,
+            &mut self.decoder_state,
         );
         match result {
-            BrotliResult::ResultSuccess => self.is_complete = true,
-            BrotliResult::ResultFailure => return Err(decode_error(self.state.error_code)),
+            BrotliResult::ResultSuccess => self.has_stream_ended = true,
+            BrotliResult::ResultFailure => {
+                return Err(decode_error_of_code(self.decoder_state.error_code));
+            }
             BrotliResult::NeedsMoreInput | BrotliResult::NeedsMoreOutput => {}
         }
-        Ok(Transferred { read, written })
+        Ok(TransferredBytes {
+            read_count: read,
+            written_count: written,
+        })
     }
 
-    fn is_complete(&self) -> bool {
-        self.is_complete
+    fn is_input_complete(&self) -> bool {
+        self.has_stream_ended
     }
 
     fn memory_usage(&self) -> usize {
@@ -76,7 +81,7 @@ impl DecoderLayer for Brotli {
     }
 }
 
-fn decode_error(code: BrotliDecoderErrorCode) -> DecodeError {
+fn decode_error_of_code(code: BrotliDecoderErrorCode) -> DecodeError {
     use BrotliDecoderErrorCode as Code;
     match code {
         Code::BROTLI_DECODER_ERROR_ALLOC_CONTEXT_MODES
@@ -84,8 +89,8 @@ fn decode_error(code: BrotliDecoderErrorCode) -> DecodeError {
         | Code::BROTLI_DECODER_ERROR_ALLOC_CONTEXT_MAP
         | Code::BROTLI_DECODER_ERROR_ALLOC_RING_BUFFER_1
         | Code::BROTLI_DECODER_ERROR_ALLOC_RING_BUFFER_2
-        | Code::BROTLI_DECODER_ERROR_ALLOC_BLOCK_TYPE_TREES => DecodeError::MemoryLimit,
-        code => DecodeError::corrupt(format!("{code:?}")),
+        | Code::BROTLI_DECODER_ERROR_ALLOC_BLOCK_TYPE_TREES => DecodeError::MemoryLimitExceeded,
+        code => DecodeError::corrupt_input(format!("{code:?}")),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind};
 
 /// The maximum number of codings of one body. Each coding encodes the output of the previous
 /// coding.
-const MAX_CODINGS: usize = 5;
+const MAX_NESTED_CODINGS: usize = 5;
 
 /// A supported content coding.
 pub(super) struct Coding {
@@ -42,11 +42,11 @@ pub(super) static SUPPORTED_CODINGS: &[Coding] = &[
 
 /// The `Accept-Encoding` value that lists the supported codings.
 pub(crate) fn accept_encoding() -> Option<HeaderValue> {
-    static CODING_NAMES: LazyLock<String> = LazyLock::new(|| {
+    static COMMA_SEPARATED_NAMES: LazyLock<String> = LazyLock::new(|| {
         let names: Vec<_> = SUPPORTED_CODINGS.iter().map(|coding| coding.name).collect();
         names.join(", ")
     });
-    Some(HeaderValue::from_static(CODING_NAMES.as_str()))
+    Some(HeaderValue::from_static(COMMA_SEPARATED_NAMES.as_str()))
 }
 
 /// Parses `Content-Encoding` into codings, in the order in which the server applied them. Returns
@@ -54,7 +54,7 @@ pub(crate) fn accept_encoding() -> Option<HeaderValue> {
 ///
 /// # Errors
 ///
-/// Returns [`ErrorKind::ContentEncoding`] if the body has more than [`MAX_CODINGS`] codings.
+/// Returns [`ErrorKind::ContentEncoding`] if the body has more than [`MAX_NESTED_CODINGS`] codings.
 pub(super) fn parse_content_encoding(headers: &HeaderMap) -> Result<Vec<&'static Coding>, Error> {
     let mut codings = Vec::new();
     let values = headers.get_all(CONTENT_ENCODING).iter();
@@ -68,11 +68,11 @@ pub(super) fn parse_content_encoding(headers: &HeaderMap) -> Result<Vec<&'static
             None => return Ok(Vec::new()),
         }
     }
-    if codings.len() > MAX_CODINGS {
+    if codings.len() > MAX_NESTED_CODINGS {
         let count = codings.len();
         return Err(
             Error::from_kind(ErrorKind::ContentEncoding).with_detail(format!(
-                "the body has {count} nested codings; the limit is {MAX_CODINGS}"
+                "the body has {count} nested codings; the limit is {MAX_NESTED_CODINGS}"
             )),
         );
     }

@@ -7,7 +7,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{Method, StatusCode, Version};
 
-use super::super::size_limit::body_too_large;
+use super::super::size_limit::body_too_large_error;
 use super::super::transport_body::TransportBody;
 use super::codings::{self, Coding};
 use super::layer::{DecodeError, DecoderLayer};
@@ -22,7 +22,7 @@ pub(crate) struct Decoder {
     /// last.
     layers: Vec<BufferedLayer>,
     /// Encoded bytes that were fed and that the first layer has not read yet.
-    encoded_input: Bytes,
+    unread_encoded_input: Bytes,
     fed_bytes: u64,
     max_body_size: u64,
     /// Whether the end of the connection marks the end of the body. If so, a lost connection looks
@@ -37,17 +37,17 @@ struct BufferedLayer {
     output_buffer: Box<[u8]>,
     /// The part of `output_buffer` that is not read yet. The reader is the next layer or, for the
     /// last layer, the caller.
-    unread_range: Range<usize>,
-    total_written_bytes: u64,
+    unread_output_range: Range<usize>,
+    total_output_bytes: u64,
 }
 
 /// The result of one decoding step.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(super) enum StepOutcome {
     /// The step has produced decoded data, which is in [`step_output`](Decoder::step_output).
-    Output,
+    ProducedOutput,
     /// Another step is needed to produce output.
-    Continue,
+    NeedsAnotherStep,
     /// The layers have decoded all input that the caller has fed.
     NeedsInput,
 }
@@ -70,8 +70,8 @@ impl Decoder {
     ) -> Result<Option<Box<Self>>, Error> {
         if !head.headers.contains_key(CONTENT_ENCODING)
             || *method == Method::HEAD
-            || body.exact_length() == Some(0)
-            || !has_complete_body(head.status)
+            || body.exact_body_length() == Some(0)
+            || !has_status_with_complete_body(head.status)
         {
             return Ok(None);
         }
@@ -94,7 +94,7 @@ impl Decoder {
                 .rev()
                 .map(|coding| BufferedLayer::new(coding))
                 .collect(),
-            encoded_input: Bytes::new(),
+            unread_encoded_input: Bytes::new(),
             fed_bytes: 0,
             max_body_size,
             is_close_delimited: false,
@@ -104,18 +104,18 @@ impl Decoder {
     /// The maximum size of the encoded data of each layer. The maximum is slightly more than the
     /// body size limit, because encoding can enlarge data. Without a maximum, input that decodes to
     /// nothing could continue forever.
-    pub(super) fn max_encoded_size(&self) -> u64 {
+    pub(super) fn max_encoded_size_per_layer(&self) -> u64 {
         let overhead = (self.max_body_size / 32).saturating_add(64 << 10);
         self.max_body_size.saturating_add(overhead)
     }
 
     /// Supplies encoded data. Call only after [`StepOutcome::NeedsInput`].
-    pub(super) fn feed(&mut self, chunk: Bytes) -> Result<(), Error> {
-        debug_assert!(self.encoded_input.is_empty());
+    pub(super) fn feed_encoded_chunk(&mut self, chunk: Bytes) -> Result<(), Error> {
+        debug_assert!(self.unread_encoded_input.is_empty());
         self.fed_bytes = self.fed_bytes.saturating_add(chunk.len() as u64);
-        self.encoded_input = chunk;
-        if self.fed_bytes > self.max_encoded_size() {
-            return Err(body_too_large(self.max_body_size));
+        self.unread_encoded_input = chunk;
+        if self.fed_bytes > self.max_encoded_size_per_layer() {
+            return Err(body_too_large_error(self.max_body_size));
         }
         Ok(())
     }
@@ -123,39 +123,39 @@ impl Decoder {
     /// Runs each layer at most once. Discards the output of the previous step.
     ///
     /// The layers together hold at most `memory_limit` bytes.
-    pub(super) fn advance(&mut self, memory_limit: u64) -> Result<StepOutcome, Error> {
+    pub(super) fn run_decoding_step(&mut self, memory_limit: u64) -> Result<StepOutcome, Error> {
         let last = self.layers.len() - 1;
-        self.layers[last].unread_range = 0..0;
+        self.layers[last].unread_output_range = 0..0;
         let mut made_progress = false;
         // The layers run from last to first, so that each layer empties the buffer that the
         // previous layer then fills.
         for index in (0..=last).rev() {
-            if self.layers[index].unread_range.is_empty() {
-                made_progress |= self.step_layer(index, memory_limit)?;
+            if self.layers[index].unread_output_range.is_empty() {
+                made_progress |= self.run_layer_step(index, memory_limit)?;
             }
         }
-        let max_encoded_size = self.max_encoded_size();
+        let max_encoded_size = self.max_encoded_size_per_layer();
         let intermediate = &self.layers[..last];
         if intermediate
             .iter()
-            .any(|layer| layer.total_written_bytes > max_encoded_size)
+            .any(|layer| layer.total_output_bytes > max_encoded_size)
         {
-            return Err(body_too_large(self.max_body_size));
+            return Err(body_too_large_error(self.max_body_size));
         }
-        if !self.layers[last].unread_range.is_empty() {
-            Ok(StepOutcome::Output)
+        if !self.layers[last].unread_output_range.is_empty() {
+            Ok(StepOutcome::ProducedOutput)
         } else if made_progress {
-            Ok(StepOutcome::Continue)
-        } else if self.encoded_input.is_empty() {
+            Ok(StepOutcome::NeedsAnotherStep)
+        } else if self.unread_encoded_input.is_empty() {
             Ok(StepOutcome::NeedsInput)
         } else {
-            let stalled = DecodeError::corrupt("the decoder made no progress");
-            Err(self.layers[0].to_error(stalled, self.max_body_size))
+            let stalled = DecodeError::corrupt_input("the decoder made no progress");
+            Err(self.layers[0].to_crate_error(stalled, self.max_body_size))
         }
     }
 
     /// Runs one layer, and returns whether the layer has read or written anything.
-    fn step_layer(&mut self, index: usize, memory_limit: u64) -> Result<bool, Error> {
+    fn run_layer_step(&mut self, index: usize, memory_limit: u64) -> Result<bool, Error> {
         let other_layers_memory =
             self.memory_usage() - self.layers[index].layer.memory_usage() as u64;
         let memory_limit = memory_limit.saturating_sub(other_layers_memory);
@@ -163,27 +163,29 @@ impl Decoder {
         let (previous_layers, rest) = self.layers.split_at_mut(index);
         let current = &mut rest[0];
         let input = match previous_layers.last() {
-            Some(previous) => &previous.output_buffer[previous.unread_range.clone()],
-            None => &self.encoded_input[..self.encoded_input.len().min(MAX_STEP_BYTES)],
+            Some(previous) => &previous.output_buffer[previous.unread_output_range.clone()],
+            None => {
+                &self.unread_encoded_input[..self.unread_encoded_input.len().min(MAX_STEP_BYTES)]
+            }
         };
         let transferred = current
             .layer
             .decode_step(input, &mut current.output_buffer, memory_limit)
-            .map_err(|error| current.to_error(error, self.max_body_size))?;
-        current.unread_range = 0..transferred.written;
-        current.total_written_bytes += transferred.written as u64;
+            .map_err(|error| current.to_crate_error(error, self.max_body_size))?;
+        current.unread_output_range = 0..transferred.written_count;
+        current.total_output_bytes += transferred.written_count as u64;
         match previous_layers.last_mut() {
-            Some(previous) => previous.unread_range.start += transferred.read,
-            None => self.encoded_input.advance(transferred.read),
+            Some(previous) => previous.unread_output_range.start += transferred.read_count,
+            None => self.unread_encoded_input.advance(transferred.read_count),
         }
-        Ok(transferred.read + transferred.written > 0)
+        Ok(transferred.read_count + transferred.written_count > 0)
     }
 
     /// The decoded data that the last step produced.
     pub(super) fn step_output(&self) -> &[u8] {
-        self.layers
-            .last()
-            .map_or(&[], |last| &last.output_buffer[last.unread_range.clone()])
+        self.layers.last().map_or(&[], |last| {
+            &last.output_buffer[last.unread_output_range.clone()]
+        })
     }
 
     /// The number of bytes of memory that all layers hold.
@@ -193,8 +195,11 @@ impl Decoder {
     }
 
     /// Checks that the encoded data is complete. Call only after [`StepOutcome::NeedsInput`].
-    pub(super) fn check_complete(&self) -> Result<(), Error> {
-        let incomplete = self.layers.iter().find(|layer| !layer.layer.is_complete());
+    pub(super) fn check_input_complete(&self) -> Result<(), Error> {
+        let incomplete = self
+            .layers
+            .iter()
+            .find(|layer| !layer.layer.is_input_complete());
         match incomplete {
             // A server may state a coding for an empty body. A body of zero bytes is accepted as
             // empty, except if the end of the connection marks its end: such a body may be
@@ -219,24 +224,23 @@ impl BufferedLayer {
             coding_name: coding.name,
             layer: (coding.new_layer)(),
             output_buffer: vec![0; MAX_STEP_BYTES].into(),
-            unread_range: 0..0,
-            total_written_bytes: 0,
+            unread_output_range: 0..0,
+            total_output_bytes: 0,
         }
     }
 
-    fn to_error(&self, error: DecodeError, max_body_size: u64) -> Error {
+    fn to_crate_error(&self, error: DecodeError, max_body_size: u64) -> Error {
         let name = self.coding_name;
         match error {
-            DecodeError::Corrupt(source) => Error::new(ErrorKind::ContentEncoding, source)
+            DecodeError::CorruptInput(source) => Error::new(ErrorKind::ContentEncoding, source)
                 .with_detail(format!("the {name} data is corrupt")),
             DecodeError::TrailingData => Error::from_kind(ErrorKind::ContentEncoding)
                 .with_detail(format!("data follows the end of the {name} data")),
-            DecodeError::MemoryLimit => {
-                Error::from_kind(ErrorKind::BodyTooLarge).with_detail(format!(
+            DecodeError::MemoryLimitExceeded => Error::from_kind(ErrorKind::BodyTooLarge)
+                .with_detail(format!(
                     "the {name} decoder needs more memory than the body size limit of \
                      {max_body_size} bytes leaves"
-                ))
-            }
+                )),
         }
     }
 }
@@ -251,7 +255,7 @@ fn is_close_delimited(head: &Parts, body: &TransportBody) -> bool {
 
 /// Whether a response with this status has a complete body. A 206 response has only a part of the
 /// body, which cannot be decoded alone.
-fn has_complete_body(status: StatusCode) -> bool {
+fn has_status_with_complete_body(status: StatusCode) -> bool {
     !matches!(
         status,
         StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::PARTIAL_CONTENT

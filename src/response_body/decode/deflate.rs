@@ -3,82 +3,84 @@
 
 use flate2::Decompress;
 
-use super::inflate::{INFLATE_MEMORY_BYTES, inflate};
-use super::layer::{DecodeError, DecoderLayer, Transferred};
+use super::inflate::{INFLATE_MEMORY_BYTES, inflate_step};
+use super::layer::{DecodeError, DecoderLayer, TransferredBytes};
 
-enum Deflate {
+enum DeflateLayer {
     /// The decoder collects the first two bytes, which show whether the data is zlib data or raw
     /// deflate data.
-    Header(Option<u8>),
-    Body(Decompress),
-    End,
+    InHeader(Option<u8>),
+    InBody(Decompress),
+    Ended,
 }
 
 pub(super) fn new_layer() -> Box<dyn DecoderLayer> {
-    Box::new(Deflate::Header(None))
+    Box::new(DeflateLayer::InHeader(None))
 }
 
-impl DecoderLayer for Deflate {
+impl DecoderLayer for DeflateLayer {
     fn decode_step(
         &mut self,
         input: &[u8],
         output: &mut [u8],
         memory_limit: usize,
-    ) -> Result<Transferred, DecodeError> {
+    ) -> Result<TransferredBytes, DecodeError> {
         if memory_limit < INFLATE_MEMORY_BYTES {
-            return Err(DecodeError::MemoryLimit);
+            return Err(DecodeError::MemoryLimitExceeded);
         }
         match (&mut *self, input) {
-            (Deflate::Body(_), _) => self.inflate_body(input, output),
-            (_, []) => Ok(Transferred::default()),
-            (Deflate::End, _) => Err(DecodeError::TrailingData),
-            (Deflate::Header(None), [first, ..]) => {
-                *self = Deflate::Header(Some(*first));
-                Ok(Transferred {
-                    read: 1,
-                    written: 0,
+            (DeflateLayer::InBody(_), _) => self.inflate_step_of_body(input, output),
+            (_, []) => Ok(TransferredBytes::default()),
+            (DeflateLayer::Ended, _) => Err(DecodeError::TrailingData),
+            (DeflateLayer::InHeader(None), [first, ..]) => {
+                *self = DeflateLayer::InHeader(Some(*first));
+                Ok(TransferredBytes {
+                    read_count: 1,
+                    written_count: 0,
                 })
             }
-            (Deflate::Header(Some(first)), [second, ..]) => {
+            (DeflateLayer::InHeader(Some(first)), [second, ..]) => {
                 let header = [*first, *second];
-                *self = Deflate::Body(Decompress::new(is_zlib_header(header)));
-                let transferred = self.inflate_body(&header, output)?;
-                match transferred.read {
+                *self = DeflateLayer::InBody(Decompress::new(is_zlib_header(header)));
+                let transferred = self.inflate_step_of_body(&header, output)?;
+                match transferred.read_count {
                     // The previous step has already reported the first header byte as read.
-                    2 => Ok(Transferred {
-                        read: 1,
+                    2 => Ok(TransferredBytes {
+                        read_count: 1,
                         ..transferred
                     }),
-                    _ => Err(DecodeError::corrupt("it ends within its first two bytes")),
+                    _ => Err(DecodeError::corrupt_input(
+                        "it ends within its first two bytes",
+                    )),
                 }
             }
         }
     }
 
-    fn is_complete(&self) -> bool {
-        matches!(self, Deflate::End)
+    fn is_input_complete(&self) -> bool {
+        matches!(self, DeflateLayer::Ended)
     }
 
     fn memory_usage(&self) -> usize {
         match self {
-            Deflate::Body(_) => INFLATE_MEMORY_BYTES,
-            Deflate::Header(_) | Deflate::End => 0,
+            DeflateLayer::InBody(_) => INFLATE_MEMORY_BYTES,
+            DeflateLayer::InHeader(_) | DeflateLayer::Ended => 0,
         }
     }
 }
 
-impl Deflate {
-    fn inflate_body(
+impl DeflateLayer {
+    fn inflate_step_of_body(
         &mut self,
         input: &[u8],
         output: &mut [u8],
-    ) -> Result<Transferred, DecodeError> {
-        let Deflate::Body(decompress) = self else {
-            return Ok(Transferred::default());
+    ) -> Result<TransferredBytes, DecodeError> {
+        let DeflateLayer::InBody(decompress) = self else {
+            return Ok(TransferredBytes::default());
         };
-        let (transferred, ended) = inflate(decompress, input, output)?;
+        let (transferred, ended) = inflate_step(decompress, input, output)?;
         if ended {
-            *self = Deflate::End;
+            *self = DeflateLayer::Ended;
         }
         Ok(transferred)
     }
@@ -107,14 +109,14 @@ mod tests {
         for mut chunk in encoded.chunks(chunk_size) {
             loop {
                 let transferred = layer.decode_step(chunk, &mut output, usize::MAX).ok()?;
-                decoded.extend_from_slice(&output[..transferred.written]);
-                chunk = &chunk[transferred.read..];
-                if transferred == Transferred::default() {
+                decoded.extend_from_slice(&output[..transferred.written_count]);
+                chunk = &chunk[transferred.read_count..];
+                if transferred == TransferredBytes::default() {
                     break;
                 }
             }
         }
-        layer.is_complete().then_some(decoded)
+        layer.is_input_complete().then_some(decoded)
     }
 
     fn zlib_and_raw(data: &[u8], level: u32) -> [Vec<u8>; 2] {

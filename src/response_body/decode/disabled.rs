@@ -25,7 +25,7 @@ impl Decoder {
     }
 }
 
-pub(super) async fn collect(
+pub(super) async fn decode_into_memory(
     decoder: Box<Decoder>,
     _reader: &mut BodyReader<'_>,
     _max_body_size: u64,

@@ -5,75 +5,77 @@
 
 use flate2::Decompress;
 
-use super::inflate::{INFLATE_MEMORY_BYTES, inflate};
-use super::layer::{DecodeError, DecoderLayer, Transferred};
+use super::inflate::{INFLATE_MEMORY_BYTES, inflate_step};
+use super::layer::{DecodeError, DecoderLayer, TransferredBytes};
 
 const WINDOW_BITS: u8 = 15;
 
 /// The first byte of a member's magic number (RFC 1952 §2.3.1).
-const GZIP_MAGIC_BYTE: u8 = 0x1f;
+const FIRST_MAGIC_BYTE: u8 = 0x1f;
 
-struct Gzip {
+struct GzipLayer {
     inflate_state: Decompress,
-    position: MemberPosition,
+    member_position: MemberPosition,
 }
 
 #[derive(Copy, Clone, Eq, PartialEq)]
 enum MemberPosition {
-    BeforeFirst,
-    Inside,
+    BeforeFirstMember,
+    InsideMember,
     /// A member has ended. Only another member or zero bytes may follow.
-    Between,
+    AfterMember,
     /// The input has reached the padding after the last member. Only zero bytes may follow.
-    Padding,
+    TrailingZeros,
 }
 
 pub(super) fn new_layer() -> Box<dyn DecoderLayer> {
-    Box::new(Gzip {
+    Box::new(GzipLayer {
         inflate_state: Decompress::new_gzip(WINDOW_BITS),
-        position: MemberPosition::BeforeFirst,
+        member_position: MemberPosition::BeforeFirstMember,
     })
 }
 
-impl DecoderLayer for Gzip {
+impl DecoderLayer for GzipLayer {
     fn decode_step(
         &mut self,
         input: &[u8],
         output: &mut [u8],
         memory_limit: usize,
-    ) -> Result<Transferred, DecodeError> {
+    ) -> Result<TransferredBytes, DecodeError> {
         if memory_limit < INFLATE_MEMORY_BYTES {
-            return Err(DecodeError::MemoryLimit);
+            return Err(DecodeError::MemoryLimitExceeded);
         }
-        match (self.position, input.first()) {
-            (MemberPosition::Inside, _) => {}
-            (_, None) => return Ok(Transferred::default()),
-            (MemberPosition::BeforeFirst, _) => {}
-            (MemberPosition::Between, Some(&GZIP_MAGIC_BYTE)) => self.inflate_state.reset(true),
-            (MemberPosition::Between | MemberPosition::Padding, Some(0)) => {
-                self.position = MemberPosition::Padding;
-                return Ok(Transferred {
-                    read: input.iter().take_while(|byte| **byte == 0).count(),
-                    written: 0,
+        match (self.member_position, input.first()) {
+            (MemberPosition::InsideMember, _) => {}
+            (_, None) => return Ok(TransferredBytes::default()),
+            (MemberPosition::BeforeFirstMember, _) => {}
+            (MemberPosition::AfterMember, Some(&FIRST_MAGIC_BYTE)) => {
+                self.inflate_state.reset(true)
+            }
+            (MemberPosition::AfterMember | MemberPosition::TrailingZeros, Some(0)) => {
+                self.member_position = MemberPosition::TrailingZeros;
+                return Ok(TransferredBytes {
+                    read_count: input.iter().take_while(|byte| **byte == 0).count(),
+                    written_count: 0,
                 });
             }
-            (MemberPosition::Between | MemberPosition::Padding, Some(_)) => {
+            (MemberPosition::AfterMember | MemberPosition::TrailingZeros, Some(_)) => {
                 return Err(DecodeError::TrailingData);
             }
         }
-        let (transferred, member_ended) = inflate(&mut self.inflate_state, input, output)?;
-        self.position = if member_ended {
-            MemberPosition::Between
+        let (transferred, member_ended) = inflate_step(&mut self.inflate_state, input, output)?;
+        self.member_position = if member_ended {
+            MemberPosition::AfterMember
         } else {
-            MemberPosition::Inside
+            MemberPosition::InsideMember
         };
         Ok(transferred)
     }
 
-    fn is_complete(&self) -> bool {
+    fn is_input_complete(&self) -> bool {
         matches!(
-            self.position,
-            MemberPosition::Between | MemberPosition::Padding
+            self.member_position,
+            MemberPosition::AfterMember | MemberPosition::TrailingZeros
         )
     }
 
@@ -112,16 +114,16 @@ mod tests {
         let mut decoder = Decoder::new(&vec![gzip.unwrap(); layers], max_body_size);
         let mut decoded = Vec::new();
         for chunk in encoded.chunks(chunk_size) {
-            decoder.feed(Bytes::copy_from_slice(chunk))?;
+            decoder.feed_encoded_chunk(Bytes::copy_from_slice(chunk))?;
             loop {
-                match decoder.advance(8 << 20)? {
-                    StepOutcome::Output => decoded.extend_from_slice(decoder.step_output()),
-                    StepOutcome::Continue => {}
+                match decoder.run_decoding_step(8 << 20)? {
+                    StepOutcome::ProducedOutput => decoded.extend_from_slice(decoder.step_output()),
+                    StepOutcome::NeedsAnotherStep => {}
                     StepOutcome::NeedsInput => break,
                 }
             }
         }
-        decoder.check_complete()?;
+        decoder.check_input_complete()?;
         Ok(decoded)
     }
 

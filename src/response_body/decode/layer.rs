@@ -14,10 +14,10 @@ pub(super) trait DecoderLayer: Send {
         input: &[u8],
         output: &mut [u8],
         memory_limit: usize,
-    ) -> Result<Transferred, DecodeError>;
+    ) -> Result<TransferredBytes, DecodeError>;
 
     /// Whether the input that the layer has read is complete encoded data.
-    fn is_complete(&self) -> bool;
+    fn is_input_complete(&self) -> bool;
 
     /// The number of bytes of memory that the layer holds.
     fn memory_usage(&self) -> usize;
@@ -25,24 +25,24 @@ pub(super) trait DecoderLayer: Send {
 
 /// The number of bytes that one step has read and written.
 #[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Transferred {
-    pub(super) read: usize,
-    pub(super) written: usize,
+pub(super) struct TransferredBytes {
+    pub(super) read_count: usize,
+    pub(super) written_count: usize,
 }
 
 /// The reason why a layer failed.
 #[derive(Debug)]
 pub(super) enum DecodeError {
     /// The input is not valid in this coding.
-    Corrupt(Box<dyn StdError + Send + Sync>),
+    CorruptInput(Box<dyn StdError + Send + Sync>),
     /// Input follows the end of the encoded data.
     TrailingData,
     /// The layer needs more memory than its limit.
-    MemoryLimit,
+    MemoryLimitExceeded,
 }
 
 impl DecodeError {
-    pub(super) fn corrupt(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        DecodeError::Corrupt(reason.into())
+    pub(super) fn corrupt_input(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        DecodeError::CorruptInput(reason.into())
     }
 }

@@ -29,6 +29,6 @@ mod tests;
 mod zstd;
 
 pub(crate) use codings::accept_encoding;
-pub(super) use collect::collect;
+pub(super) use collect::decode_into_memory;
 pub(crate) use decoder::Decoder;
 pub(super) use stream::DecodedStream;

@@ -11,7 +11,7 @@ use crate::error::Error;
 
 /// The memory limit of all layers together, in bytes. The limit is large enough for nested codings
 /// with the largest allowed windows.
-const MAX_DECODER_MEMORY: u64 = 40 << 20;
+const MAX_DECODER_MEMORY_BYTES: u64 = 40 << 20;
 
 /// A stream of decoded chunks. More of the encoded body is read only after all decoded data was
 /// yielded.
@@ -36,21 +36,21 @@ impl DecodedStream {
         loop {
             if self.needs_input {
                 match ready!(reader.poll_chunk(cx)) {
-                    Some(Ok(chunk)) => self.decoder.feed(chunk)?,
+                    Some(Ok(chunk)) => self.decoder.feed_encoded_chunk(chunk)?,
                     Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                    None => return Poll::Ready(self.decoder.check_complete().err().map(Err)),
+                    None => return Poll::Ready(self.decoder.check_input_complete().err().map(Err)),
                 }
                 self.needs_input = false;
             }
             let coop_budget = ready!(poll_proceed(cx));
-            let step = self.decoder.advance(MAX_DECODER_MEMORY)?;
+            let step = self.decoder.run_decoding_step(MAX_DECODER_MEMORY_BYTES)?;
             coop_budget.made_progress();
             match step {
-                StepOutcome::Output => {
+                StepOutcome::ProducedOutput => {
                     let chunk = Bytes::copy_from_slice(self.decoder.step_output());
                     return Poll::Ready(Some(Ok(chunk)));
                 }
-                StepOutcome::Continue => {}
+                StepOutcome::NeedsAnotherStep => {}
                 StepOutcome::NeedsInput => self.needs_input = true,
             }
         }

@@ -69,17 +69,17 @@ fn decode_within<'a>(
     let mut decoder = Decoder::new(codings, max_body_size);
     let mut decoded = Vec::new();
     for chunk in chunks {
-        decoder.feed(Bytes::copy_from_slice(chunk))?;
+        decoder.feed_encoded_chunk(Bytes::copy_from_slice(chunk))?;
         loop {
-            match decoder.advance(memory_limit)? {
-                StepOutcome::Output => decoded.extend_from_slice(decoder.step_output()),
-                StepOutcome::Continue => {}
+            match decoder.run_decoding_step(memory_limit)? {
+                StepOutcome::ProducedOutput => decoded.extend_from_slice(decoder.step_output()),
+                StepOutcome::NeedsAnotherStep => {}
                 StepOutcome::NeedsInput => break,
             }
             assert!(decoder.memory_usage() <= memory_limit.max(256 << 10));
         }
     }
-    decoder.check_complete()?;
+    decoder.check_input_complete()?;
     Ok(decoded)
 }
 

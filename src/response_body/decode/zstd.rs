@@ -2,97 +2,99 @@
 
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
 
-use super::layer::{DecodeError, DecoderLayer, Transferred};
+use super::layer::{DecodeError, DecoderLayer, TransferredBytes};
 
 /// The base-2 logarithm of 8 MiB, the largest window that a server may use (RFC 9659).
-const MAX_WINDOW_LOG: u32 = 23;
-const MIN_WINDOW_LOG: u32 = 10;
+const MAX_WINDOW_LOG2: u32 = 23;
+const MIN_WINDOW_LOG2: u32 = 10;
 /// The maximum decoder memory besides the window, in bytes: tables, an input block and an output
 /// block.
-const WINDOW_OVERHEAD: usize = 640 << 10;
+const MEMORY_BYTES_BESIDES_WINDOW: usize = 640 << 10;
 
 #[derive(Default)]
-struct Zstd {
-    context: Option<DCtx<'static>>,
-    position: FramePosition,
+struct ZstdLayer {
+    zstd_context: Option<DCtx<'static>>,
+    frame_position: FramePosition,
 }
 
 #[derive(Copy, Clone, Default, Eq, PartialEq)]
 enum FramePosition {
     #[default]
-    BeforeFirst,
-    Inside,
+    BeforeFirstFrame,
+    InsideFrame,
     /// A frame has ended. Only another frame may follow.
-    Between,
+    AfterFrame,
 }
 
 pub(super) fn new_layer() -> Box<dyn DecoderLayer> {
-    Box::<Zstd>::default()
+    Box::<ZstdLayer>::default()
 }
 
-impl DecoderLayer for Zstd {
+impl DecoderLayer for ZstdLayer {
     fn decode_step(
         &mut self,
         input: &[u8],
         output: &mut [u8],
         memory_limit: usize,
-    ) -> Result<Transferred, DecodeError> {
-        if self.position != FramePosition::Inside && input.is_empty() {
-            return Ok(Transferred::default());
+    ) -> Result<TransferredBytes, DecodeError> {
+        if self.frame_position != FramePosition::InsideFrame && input.is_empty() {
+            return Ok(TransferredBytes::default());
         }
-        if self.position == FramePosition::Between && !starts_frame(input[0]) {
+        if self.frame_position == FramePosition::AfterFrame && !is_first_byte_of_frame(input[0]) {
             return Err(DecodeError::TrailingData);
         }
-        let window_log = max_window_log(memory_limit).ok_or(DecodeError::MemoryLimit)?;
-        let context = match &mut self.context {
+        let window_log = max_window_log2(memory_limit).ok_or(DecodeError::MemoryLimitExceeded)?;
+        let context = match &mut self.zstd_context {
             Some(context) => context,
-            vacant => vacant.insert(DCtx::try_create().ok_or(DecodeError::MemoryLimit)?),
+            vacant => vacant.insert(DCtx::try_create().ok_or(DecodeError::MemoryLimitExceeded)?),
         };
-        if self.position != FramePosition::Inside {
+        if self.frame_position != FramePosition::InsideFrame {
             let limit = DParameter::WindowLogMax(window_log);
-            context.set_parameter(limit).map_err(decode_error)?;
-            self.position = FramePosition::Inside;
+            context.set_parameter(limit).map_err(decode_error_of_code)?;
+            self.frame_position = FramePosition::InsideFrame;
         }
         let mut input = InBuffer::around(input);
         let mut output = OutBuffer::around(output);
         // `decompress_stream` returns zero at the end of a frame.
         let hint = context
             .decompress_stream(&mut output, &mut input)
-            .map_err(decode_error)?;
+            .map_err(decode_error_of_code)?;
         if hint == 0 {
-            self.position = FramePosition::Between;
+            self.frame_position = FramePosition::AfterFrame;
         }
-        Ok(Transferred {
-            read: input.pos(),
-            written: output.pos(),
+        Ok(TransferredBytes {
+            read_count: input.pos(),
+            written_count: output.pos(),
         })
     }
 
-    fn is_complete(&self) -> bool {
-        self.position == FramePosition::Between
+    fn is_input_complete(&self) -> bool {
+        self.frame_position == FramePosition::AfterFrame
     }
 
     fn memory_usage(&self) -> usize {
-        self.context.as_ref().map_or(0, DCtx::sizeof)
+        self.zstd_context.as_ref().map_or(0, DCtx::sizeof)
     }
 }
 
 /// Whether a byte starts the magic number of a frame or of a skippable frame (RFC 8878 §3.1).
-fn starts_frame(byte: u8) -> bool {
+fn is_first_byte_of_frame(byte: u8) -> bool {
     matches!(byte, 0x28 | 0x50..=0x5f)
 }
 
 /// The base-2 logarithm of the largest window that fits into `memory_limit`. `None` if even the
 /// smallest window does not fit.
-fn max_window_log(memory_limit: usize) -> Option<u32> {
-    let log = memory_limit.checked_sub(WINDOW_OVERHEAD)?.checked_ilog2()?;
-    (log >= MIN_WINDOW_LOG).then_some(log.min(MAX_WINDOW_LOG))
+fn max_window_log2(memory_limit: usize) -> Option<u32> {
+    let log = memory_limit
+        .checked_sub(MEMORY_BYTES_BESIDES_WINDOW)?
+        .checked_ilog2()?;
+    (log >= MIN_WINDOW_LOG2).then_some(log.min(MAX_WINDOW_LOG2))
 }
 
-fn decode_error(code: usize) -> DecodeError {
+fn decode_error_of_code(code: usize) -> DecodeError {
     match get_error_name(code) {
-        "Frame requires too much memory for decoding" => DecodeError::MemoryLimit,
-        name => DecodeError::corrupt(name),
+        "Frame requires too much memory for decoding" => DecodeError::MemoryLimitExceeded,
+        name => DecodeError::corrupt_input(name),
     }
 }
 
@@ -107,16 +109,16 @@ mod tests {
         let mut input = encoded;
         loop {
             let transferred = layer.decode_step(input, &mut output, memory_limit)?;
-            decoded.extend_from_slice(&output[..transferred.written]);
-            input = &input[transferred.read..];
-            if transferred == Transferred::default() {
+            decoded.extend_from_slice(&output[..transferred.written_count]);
+            input = &input[transferred.read_count..];
+            if transferred == TransferredBytes::default() {
                 break;
             }
         }
-        if layer.is_complete() {
+        if layer.is_input_complete() {
             Ok(decoded)
         } else {
-            Err(DecodeError::corrupt("incomplete"))
+            Err(DecodeError::corrupt_input("incomplete"))
         }
     }
 
@@ -168,7 +170,7 @@ mod tests {
                     "{window_log} {memory_limit}"
                 ),
                 Err(error) => assert!(
-                    !is_accepted && matches!(error, DecodeError::MemoryLimit),
+                    !is_accepted && matches!(error, DecodeError::MemoryLimitExceeded),
                     "{error:?}"
                 ),
             }
@@ -180,7 +182,7 @@ mod tests {
         for window_log in [10, 17, 20, 23] {
             let mut layer = new_layer();
             let frame = frame_with_window(window_log);
-            let memory_limit = (1 << window_log) + WINDOW_OVERHEAD;
+            let memory_limit = (1 << window_log) + MEMORY_BYTES_BESIDES_WINDOW;
             layer
                 .decode_step(&frame, &mut [0; 10], memory_limit)
                 .unwrap();

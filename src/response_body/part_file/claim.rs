@@ -18,11 +18,11 @@ impl PartClaim {
     /// Returns `None` if another download of this process has the claim, or if the target has no
     /// file name.
     pub(in crate::response_body) fn acquire(target: &Path) -> Option<Self> {
-        let new = Arc::new(NamedPart::beside(target)?);
+        let new = Arc::new(NamedPart::beside_target(target)?);
         // The lock guard is dropped before both `Arc`s, because dropping a `NamedPart` takes the
         // same lock.
         let part = {
-            let mut parts = parts_in_use();
+            let mut parts = lock_parts_in_use();
             let in_use = parts.get(&new.part_path).and_then(Weak::upgrade);
             in_use.unwrap_or_else(|| {
                 parts.insert(new.part_path.clone(), Arc::downgrade(&new));
@@ -33,7 +33,7 @@ impl PartClaim {
         (!is_claimed_by_another).then(|| Self(part))
     }
 
-    pub(super) fn part(&self) -> &Arc<NamedPart> {
+    pub(super) fn claimed_part(&self) -> &Arc<NamedPart> {
         &self.0
     }
 }
@@ -46,7 +46,7 @@ impl Drop for PartClaim {
 
 impl Drop for NamedPart {
     fn drop(&mut self) {
-        let mut parts = parts_in_use();
+        let mut parts = lock_parts_in_use();
         let entry = parts.get(&self.part_path);
         // The entry may already belong to a newer `NamedPart` for the same path.
         if entry.is_some_and(|part| part.strong_count() == 0) {
@@ -55,7 +55,7 @@ impl Drop for NamedPart {
     }
 }
 
-fn parts_in_use() -> MutexGuard<'static, BTreeMap<PathBuf, Weak<NamedPart>>> {
+fn lock_parts_in_use() -> MutexGuard<'static, BTreeMap<PathBuf, Weak<NamedPart>>> {
     PARTS_IN_USE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -94,11 +94,11 @@ mod tests {
     #[test]
     fn unused_parts_are_forgotten() {
         let claim = PartClaim::acquire(Path::new("forgotten/file")).unwrap();
-        let path = claim.part().part_path.clone();
+        let path = claim.claimed_part().part_path.clone();
         assert!(PartClaim::acquire(Path::new("forgotten/file")).is_none());
-        assert!(parts_in_use().contains_key(&path));
+        assert!(lock_parts_in_use().contains_key(&path));
         drop(claim);
-        assert!(!parts_in_use().contains_key(&path));
+        assert!(!lock_parts_in_use().contains_key(&path));
     }
 
     #[tokio::test]
@@ -108,7 +108,7 @@ mod tests {
         let (resume, is_resumed) = mpsc::channel::<()>();
         let (ended, has_ended) = mpsc::channel();
         let claim = PartClaim::acquire(target).unwrap();
-        let part = Arc::clone(claim.part());
+        let part = Arc::clone(claim.claimed_part());
         let download = tokio::spawn(async move {
             let operation = move |_: &NamedPart| {
                 began.send(()).unwrap();
@@ -116,7 +116,7 @@ mod tests {
                 ended.send(()).unwrap();
                 Ok(())
             };
-            part.run_operation(operation).await
+            part.run_blocking_operation(operation).await
         });
         let has_begun = tokio::task::spawn_blocking(move || has_begun.recv());
         has_begun.await.unwrap().unwrap();
@@ -127,8 +127,8 @@ mod tests {
         let claim = PartClaim::acquire(target).expect("the download has ended");
         let mut next = Box::pin(
             claim
-                .part()
-                .run_operation(move |_| Ok(has_ended.try_recv())),
+                .claimed_part()
+                .run_blocking_operation(move |_| Ok(has_ended.try_recv())),
         );
         let early = tokio::time::timeout(Duration::from_millis(20), &mut next).await;
         assert!(early.is_err(), "the first operation is still running");
@@ -143,14 +143,14 @@ mod tests {
             .unwrap();
         let claim = PartClaim::acquire(Path::new("ended/file")).unwrap();
         let (has_run, runs) = mpsc::channel();
-        let running = claim.part().lock_operation();
-        let part = Arc::clone(claim.part());
+        let running = claim.claimed_part().lock_operation();
+        let part = Arc::clone(claim.claimed_part());
         let ended = runtime.spawn(async move {
             let operation = move |_: &NamedPart| {
                 let _ = has_run.send(());
                 Ok(())
             };
-            part.run_operation(operation).await
+            part.run_blocking_operation(operation).await
         });
         runtime.block_on(tokio::task::yield_now());
         ended.abort();

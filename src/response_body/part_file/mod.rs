@@ -25,68 +25,72 @@ use tempfile::{NamedTempFile, TempPath};
 use tokio::time::Instant;
 
 pub(super) use self::claim::PartClaim;
-use self::named_part::{NamedPart, write_at_end};
-use self::record::{OwnerId, PartRecord};
+use self::named_part::{NamedPart, truncate_and_append};
+use self::record::{OwnerDownloadId, PartRecord};
 pub(super) use self::record::{Representation, UrlHash};
 use crate::descriptors::run_file_operation;
 
 /// The number of unwritten bytes that causes a write. Writing this many bytes takes much longer
 /// than the switch to a blocking thread, which each write needs.
-const WRITE_BYTES: usize = 256 << 10;
+const WRITE_THRESHOLD_BYTES: usize = 256 << 10;
 /// The maximum time that received data stays in memory before it is written. A process that is
 /// killed loses this data.
-const WRITE_DELAY: Duration = Duration::from_secs(1);
+const MAX_WRITE_DELAY: Duration = Duration::from_secs(1);
 
 /// A download in progress: data in a file, followed by data in memory.
 ///
 /// Dropping a `PartFile` keeps a part file with a predictable name, and deletes any other file.
 pub(super) struct PartFile {
-    target: Arc<Path>,
-    location: Location,
+    target_path: Arc<Path>,
+    location: PartLocation,
     written_bytes: u64,
     /// Received data that is not in the file yet. The data is shared with the blocking thread that
     /// writes it.
-    unwritten: Arc<Vec<u8>>,
+    unwritten_data: Arc<Vec<u8>>,
     /// The time at which the oldest unwritten data arrived.
     unwritten_since: Option<Instant>,
 }
 
-enum Location {
+enum PartLocation {
     /// All data is in memory. No file exists yet.
-    Memory,
-    Named {
+    OnlyInMemory,
+    PredictablyNamed {
         part: Arc<NamedPart>,
-        owner: OwnerId,
+        owner: OwnerDownloadId,
         /// Whether this download has written the record. False if the part file of an earlier
         /// download was found and not taken over yet.
         is_owned: bool,
     },
     /// A file with a random name.
-    Temporary(TempPath),
+    RandomlyNamed(TempPath),
 }
 
 /// Whether a download still has its part file after an operation.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 #[must_use]
-pub(super) enum PartState {
-    Intact,
+pub(super) enum PartOwnership {
+    StillOwned,
     /// Another download has taken the part file over, or the file was changed.
-    Lost,
+    OwnershipLost,
 }
 
-impl PartState {
-    fn new(is_intact: bool) -> Self {
-        if is_intact { Self::Intact } else { Self::Lost }
+impl PartOwnership {
+    fn new(is_still_owned: bool) -> Self {
+        if is_still_owned {
+            Self::StillOwned
+        } else {
+            Self::OwnershipLost
+        }
     }
 }
 
 impl PartFile {
     pub(super) fn new(target: Arc<Path>) -> Self {
         Self {
-            target,
-            location: Location::Memory,
+            target_path: target,
+            location: PartLocation::OnlyInMemory,
             written_bytes: 0,
-            unwritten: Arc::default(),
+            unwritten_data: Arc::default(),
             unwritten_since: None,
         }
     }
@@ -96,23 +100,23 @@ impl PartFile {
     /// # Errors
     ///
     /// Returns an error if the directory of the target does not exist.
-    pub(super) async fn find(
+    pub(super) async fn find_earlier_part(
         target: Arc<Path>,
         claim: &PartClaim,
     ) -> io::Result<Option<(Self, Representation)>> {
         let search = |part: &NamedPart| {
             fs::metadata(part.directory())?;
-            let found = part.find()?;
+            let found = part.find_resumable_part()?;
             if found.is_none() {
-                part.remove_empty()?;
+                part.remove_empty_part_and_record()?;
             }
             Ok(found)
         };
-        let found = claim.part().run_operation(search).await?;
+        let found = claim.claimed_part().run_blocking_operation(search).await?;
         Ok(found.map(|(record, length)| {
-            let location = Location::Named {
-                part: Arc::clone(claim.part()),
-                owner: record.owner,
+            let location = PartLocation::PredictablyNamed {
+                part: Arc::clone(claim.claimed_part()),
+                owner: record.owner_download,
                 is_owned: false,
             };
             let part_file = Self {
@@ -125,47 +129,47 @@ impl PartFile {
     }
 
     /// The length of all received data.
-    pub(super) fn len(&self) -> u64 {
-        self.written_bytes + self.unwritten.len() as u64
+    pub(super) fn received_length(&self) -> u64 {
+        self.written_bytes + self.unwritten_data.len() as u64
     }
 
     /// Appends data to the unwritten data.
-    pub(super) fn append(&mut self, data: &[u8], now: Instant) {
-        Arc::make_mut(&mut self.unwritten).extend_from_slice(data);
+    pub(super) fn append_to_memory(&mut self, data: &[u8], now: Instant) {
+        Arc::make_mut(&mut self.unwritten_data).extend_from_slice(data);
         self.unwritten_since.get_or_insert(now);
     }
 
     /// The time at which the unwritten data must be written. `None` if no data is unwritten.
-    pub(super) fn write_due(&self) -> Option<Instant> {
+    pub(super) fn write_due_at(&self) -> Option<Instant> {
         let since = self.unwritten_since?;
-        Some(if self.unwritten.len() >= WRITE_BYTES {
+        Some(if self.unwritten_data.len() >= WRITE_THRESHOLD_BYTES {
             since
         } else {
-            since + WRITE_DELAY
+            since + MAX_WRITE_DELAY
         })
     }
 
-    /// Makes this download the owner of a part file that was [found](Self::find).
-    pub(super) async fn take_over(
+    /// Makes this download the owner of a part file that was [found](Self::find_earlier_part).
+    pub(super) async fn take_over_found_part(
         &mut self,
         representation: &Representation,
-    ) -> io::Result<PartState> {
-        let Location::Named {
+    ) -> io::Result<PartOwnership> {
+        let PartLocation::PredictablyNamed {
             part,
             owner,
             is_owned: is_owned @ false,
         } = &mut self.location
         else {
-            return Ok(PartState::Intact);
+            return Ok(PartOwnership::StillOwned);
         };
-        let record = new_record(representation);
-        let new_owner = record.owner;
+        let record = record_with_new_owner(representation);
+        let new_owner = record.owner_download;
         let length = self.written_bytes;
-        let take_over = move |part: &NamedPart| part.take_over(&record, length);
-        let is_taken = part.run_operation(take_over).await?;
+        let take_over = move |part: &NamedPart| part.take_over_part(&record, length);
+        let is_taken = part.run_blocking_operation(take_over).await?;
         *owner = new_owner;
         *is_owned = true;
-        Ok(PartState::new(is_taken))
+        Ok(PartOwnership::new(is_taken))
     }
 
     /// Writes the unwritten data to the file, and creates the file if none exists. The new file has
@@ -175,110 +179,116 @@ impl PartFile {
     /// # Cancel safety
     ///
     /// If the future is dropped, the next call writes the same data again.
-    pub(super) async fn write(
+    pub(super) async fn write_unwritten_data(
         &mut self,
         representation: &Representation,
         claim: Option<&PartClaim>,
-    ) -> io::Result<PartState> {
-        if matches!(self.location, Location::Memory) {
-            self.location = self.create(representation, claim).await?;
+    ) -> io::Result<PartOwnership> {
+        if matches!(self.location, PartLocation::OnlyInMemory) {
+            self.location = self.create_part_file(representation, claim).await?;
         }
-        let (data, offset) = (Arc::clone(&self.unwritten), self.written_bytes);
-        let is_intact = match &self.location {
-            Location::Memory => true,
-            Location::Named { part, owner, .. } => {
+        let (data, offset) = (Arc::clone(&self.unwritten_data), self.written_bytes);
+        let is_still_owned = match &self.location {
+            PartLocation::OnlyInMemory => true,
+            PartLocation::PredictablyNamed { part, owner, .. } => {
                 let owner = *owner;
-                let write = move |part: &NamedPart| part.write(owner, offset, &data);
-                part.run_operation(write).await?
+                let write = move |part: &NamedPart| part.write_if_owned(owner, offset, &data);
+                part.run_blocking_operation(write).await?
             }
-            Location::Temporary(path) => {
+            PartLocation::RandomlyNamed(path) => {
                 let path = path.to_path_buf();
-                run_file_operation(move || write_temporary(&path, offset, &data)).await?;
+                run_file_operation(move || write_temporary_file(&path, offset, &data)).await?;
                 true
             }
         };
-        self.written_bytes += self.unwritten.len() as u64;
+        self.written_bytes += self.unwritten_data.len() as u64;
         self.unwritten_since = None;
-        match Arc::get_mut(&mut self.unwritten) {
+        match Arc::get_mut(&mut self.unwritten_data) {
             Some(unwritten) => unwritten.clear(),
-            None => self.unwritten = Arc::default(),
+            None => self.unwritten_data = Arc::default(),
         }
-        Ok(PartState::new(is_intact))
+        Ok(PartOwnership::new(is_still_owned))
     }
 
-    async fn create(
+    async fn create_part_file(
         &self,
         representation: &Representation,
         claim: Option<&PartClaim>,
-    ) -> io::Result<Location> {
+    ) -> io::Result<PartLocation> {
         if let (Some(claim), Some(_)) = (claim, &representation.validator) {
-            let record = new_record(representation);
-            let owner = record.owner;
-            let create = move |part: &NamedPart| part.create(&record);
-            if claim.part().run_operation(create).await? {
-                return Ok(Location::Named {
-                    part: Arc::clone(claim.part()),
+            let record = record_with_new_owner(representation);
+            let owner = record.owner_download;
+            let create = move |part: &NamedPart| part.create_part_and_record(&record);
+            if claim.claimed_part().run_blocking_operation(create).await? {
+                return Ok(PartLocation::PredictablyNamed {
+                    part: Arc::clone(claim.claimed_part()),
                     owner,
                     is_owned: true,
                 });
             }
         }
-        let target = Arc::clone(&self.target);
-        let file = run_file_operation(move || create_beside(&target)).await?;
-        Ok(Location::Temporary(file.into_temp_path()))
+        let target = Arc::clone(&self.target_path);
+        let file = run_file_operation(move || create_temporary_beside(&target)).await?;
+        Ok(PartLocation::RandomlyNamed(file.into_temp_path()))
     }
 
     /// Writes the unwritten data and renames the file to the target. An existing target is
     /// replaced.
-    pub(super) async fn persist(&mut self) -> io::Result<PartState> {
-        let (data, offset) = (Arc::clone(&self.unwritten), self.written_bytes);
-        let target = Arc::clone(&self.target);
+    pub(super) async fn write_and_rename_to_target(&mut self) -> io::Result<PartOwnership> {
+        let (data, offset) = (Arc::clone(&self.unwritten_data), self.written_bytes);
+        let target = Arc::clone(&self.target_path);
         match &self.location {
-            Location::Memory => {
+            PartLocation::OnlyInMemory => {
                 run_file_operation(move || {
-                    let mut file = create_beside(&target)?;
+                    let mut file = create_temporary_beside(&target)?;
                     file.write_all(&data)?;
                     let path = file.into_temp_path();
                     path.persist(&target).map_err(io::Error::from)
                 })
                 .await?;
-                Ok(PartState::Intact)
+                Ok(PartOwnership::StillOwned)
             }
-            Location::Named { part, owner, .. } => {
+            PartLocation::PredictablyNamed { part, owner, .. } => {
                 let owner = *owner;
-                let persist = move |part: &NamedPart| part.persist(owner, offset, &data, &target);
-                part.run_operation(persist).await.map(PartState::new)
+                let persist = move |part: &NamedPart| {
+                    part.write_and_rename_to_target(owner, offset, &data, &target)
+                };
+                part.run_blocking_operation(persist)
+                    .await
+                    .map(PartOwnership::new)
             }
-            Location::Temporary(path) => {
+            PartLocation::RandomlyNamed(path) => {
                 let path = path.to_path_buf();
                 run_file_operation(move || {
-                    write_temporary(&path, offset, &data)?;
+                    write_temporary_file(&path, offset, &data)?;
                     fs::rename(&path, &target)
                 })
                 .await?;
-                Ok(PartState::Intact)
+                Ok(PartOwnership::StillOwned)
             }
         }
     }
 
     /// Deletes the file. Errors are ignored, because the next download replaces the file.
-    pub(super) async fn discard(self) {
-        if let Location::Named { part, owner, .. } = self.location {
-            let _ = part.run_operation(move |part| part.discard(owner)).await;
+    pub(super) async fn delete_file(self) {
+        if let PartLocation::PredictablyNamed { part, owner, .. } = self.location {
+            let _ = part
+                .run_blocking_operation(move |part| part.delete_if_owned(owner))
+                .await;
         }
     }
 }
 
-fn new_record(representation: &Representation) -> PartRecord {
+fn record_with_new_owner(representation: &Representation) -> PartRecord {
     PartRecord {
-        owner: fastrand::u64(..),
+        owner_download: fastrand::u64(..),
         representation: representation.clone(),
     }
 }
 
 /// Creates a temporary file in the directory of `target`. The name of the file does not contain the
 /// name of `target`, because that name may already have the maximum length.
-fn create_beside(target: &Path) -> io::Result<NamedTempFile> {
+fn create_temporary_beside(target: &Path) -> io::Result<NamedTempFile> {
     let directory = target.parent().unwrap_or(Path::new(""));
     let mut builder = tempfile::Builder::new();
     builder.prefix(".fanout-").suffix(".part").rand_bytes(16);
@@ -289,7 +299,7 @@ fn create_beside(target: &Path) -> io::Result<NamedTempFile> {
     builder.tempfile_in(directory)
 }
 
-fn write_temporary(path: &Path, offset: u64, data: &[u8]) -> io::Result<()> {
+fn write_temporary_file(path: &Path, offset: u64, data: &[u8]) -> io::Result<()> {
     let file = OpenOptions::new().write(true).open(path)?;
-    write_at_end(file, offset, data)
+    truncate_and_append(file, offset, data)
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::record::{OwnerId, PartRecord};
+use super::record::{OwnerDownloadId, PartRecord};
 use crate::descriptors::{is_descriptor_limit_error, run_file_operation};
 
 /// The maximum size of a record, in bytes. The validator in a record is a header value, and a
@@ -36,7 +36,7 @@ pub(super) struct NamedPart {
 
 impl NamedPart {
     /// Returns `None` if `target` has no file name.
-    pub(super) fn beside(target: &Path) -> Option<Self> {
+    pub(super) fn beside_target(target: &Path) -> Option<Self> {
         let target = std::path::absolute(target).ok()?;
         let with_suffix = |suffix: &str| -> Option<PathBuf> {
             let mut name = OsString::from(target.file_name()?);
@@ -59,7 +59,10 @@ impl NamedPart {
     ///
     /// If the future is dropped, an operation that has begun continues to its end, and an operation
     /// that has not begun is skipped.
-    pub(super) async fn run_operation<T, F>(self: &Arc<Self>, mut operation: F) -> io::Result<T>
+    pub(super) async fn run_blocking_operation<T, F>(
+        self: &Arc<Self>,
+        mut operation: F,
+    ) -> io::Result<T>
     where
         F: FnMut(&Self) -> io::Result<T> + Send + 'static,
         T: Send + 'static,
@@ -90,12 +93,12 @@ impl NamedPart {
     }
 
     /// Finds the part file of an earlier download. Returns its record and its length.
-    pub(super) fn find(&self) -> io::Result<Option<(PartRecord, u64)>> {
+    pub(super) fn find_resumable_part(&self) -> io::Result<Option<(PartRecord, u64)>> {
         let Some(record) = self.read_record()? else {
             return Ok(None);
         };
         let length = match fs::symlink_metadata(&self.part_path) {
-            Ok(metadata) if is_single_file(&metadata) => metadata.len(),
+            Ok(metadata) if is_regular_file_with_one_link(&metadata) => metadata.len(),
             _ => return Ok(None),
         };
         let is_plausible = length > 0
@@ -106,27 +109,27 @@ impl NamedPart {
 
     /// Removes the record and the empty part file, if any, of a download that ended before it wrote
     /// data.
-    pub(super) fn remove_empty(&self) -> io::Result<()> {
+    pub(super) fn remove_empty_part_and_record(&self) -> io::Result<()> {
         if self.read_record()?.is_none() {
             return Ok(());
         }
         match fs::symlink_metadata(&self.part_path) {
-            Ok(part) if !is_single_file(&part) || part.len() > 0 => return Ok(()),
-            Ok(_) => remove_if_present(&self.part_path)?,
+            Ok(part) if !is_regular_file_with_one_link(&part) || part.len() > 0 => return Ok(()),
+            Ok(_) => remove_file_if_present(&self.part_path)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        remove_if_present(&self.record_path)
+        remove_file_if_present(&self.record_path)
     }
 
     /// Makes the download in `record` the owner of an existing part file. Returns false if the part
     /// file cannot be continued at `length`.
-    pub(super) fn take_over(&self, record: &PartRecord, length: u64) -> io::Result<bool> {
+    pub(super) fn take_over_part(&self, record: &PartRecord, length: u64) -> io::Result<bool> {
         if !self.write_record(record)? {
             return Ok(false);
         }
         let Some((_, metadata)) = self.open_part()? else {
-            self.remove_empty()?;
+            self.remove_empty_part_and_record()?;
             return Ok(false);
         };
         let is_own = match fs::symlink_metadata(&self.record_path) {
@@ -139,7 +142,7 @@ impl NamedPart {
     /// Creates an empty part file with a record. The part file of an earlier download is replaced.
     /// Returns false if the name of the part file is too long, or if the part file exists without a
     /// record and therefore belongs to another program.
-    pub(super) fn create(&self, record: &PartRecord) -> io::Result<bool> {
+    pub(super) fn create_part_and_record(&self, record: &PartRecord) -> io::Result<bool> {
         let has_record = self.read_record()?.is_some();
         let old_part = fs::symlink_metadata(&self.part_path).ok();
         let old_record = fs::symlink_metadata(&self.record_path).ok();
@@ -153,7 +156,7 @@ impl NamedPart {
             return Ok(false);
         }
         if old_part.is_some() {
-            remove_if_present(&self.part_path)?;
+            remove_file_if_present(&self.part_path)?;
         }
         match OpenOptions::new()
             .write(true)
@@ -162,7 +165,7 @@ impl NamedPart {
         {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                remove_if_present(&self.record_path)?;
+                remove_file_if_present(&self.record_path)?;
                 Ok(false)
             }
             Err(error) => Err(error),
@@ -171,27 +174,32 @@ impl NamedPart {
 
     /// Truncates the part file to `offset` and appends `data`. Returns false if `owner` no longer
     /// owns the part file.
-    pub(super) fn write(&self, owner: OwnerId, offset: u64, data: &[u8]) -> io::Result<bool> {
-        let file = self.open_owned_part(owner, offset)?;
+    pub(super) fn write_if_owned(
+        &self,
+        owner: OwnerDownloadId,
+        offset: u64,
+        data: &[u8],
+    ) -> io::Result<bool> {
+        let file = self.open_part_if_owned(owner, offset)?;
         match file {
-            Some((file, _)) => write_at_end(file, offset, data).map(|()| true),
+            Some((file, _)) => truncate_and_append(file, offset, data).map(|()| true),
             None => Ok(false),
         }
     }
 
     /// Writes the last data and renames the part file to `target`. Returns false if `owner` no
     /// longer owns the part file.
-    pub(super) fn persist(
+    pub(super) fn write_and_rename_to_target(
         &self,
-        owner: OwnerId,
+        owner: OwnerDownloadId,
         offset: u64,
         data: &[u8],
         target: &Path,
     ) -> io::Result<bool> {
-        let Some((file, metadata)) = self.open_owned_part(owner, offset)? else {
+        let Some((file, metadata)) = self.open_part_if_owned(owner, offset)? else {
             return Ok(false);
         };
-        write_at_end(file, offset, data)?;
+        truncate_and_append(file, offset, data)?;
         // The part file is renamed to a name that only this owner uses. Under this name, no other
         // download can replace the file between the following check and the last rename.
         let complete_path = self.directory.join(format!(".fanout-{owner:016x}.part"));
@@ -209,25 +217,25 @@ impl NamedPart {
             return Err(error);
         }
         if self.is_owner(owner)? {
-            remove_if_present(&self.record_path)?;
+            remove_file_if_present(&self.record_path)?;
         }
         Ok(true)
     }
 
     /// Removes the part file and its record, unless another download has taken them over.
-    pub(super) fn discard(&self, owner: OwnerId) -> io::Result<()> {
+    pub(super) fn delete_if_owned(&self, owner: OwnerDownloadId) -> io::Result<()> {
         if self.is_owner(owner)? {
-            remove_if_present(&self.part_path)?;
-            remove_if_present(&self.record_path)?;
+            remove_file_if_present(&self.part_path)?;
+            remove_file_if_present(&self.record_path)?;
         }
         Ok(())
     }
 
     /// Opens the part file for writing. Returns `None` if `owner` does not own the part file, or if
     /// the part file is shorter than `min_length`.
-    fn open_owned_part(
+    fn open_part_if_owned(
         &self,
-        owner: OwnerId,
+        owner: OwnerDownloadId,
         min_length: u64,
     ) -> io::Result<Option<(File, Metadata)>> {
         // The file is opened before the owner is checked. If `owner` is still the owner then, no
@@ -241,7 +249,7 @@ impl NamedPart {
     /// a link, which could lead to any file of the user.
     fn open_part(&self) -> io::Result<Option<(File, Metadata)>> {
         let found = match fs::symlink_metadata(&self.part_path) {
-            Ok(metadata) if is_single_file(&metadata) => metadata,
+            Ok(metadata) if is_regular_file_with_one_link(&metadata) => metadata,
             Ok(_) => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -254,20 +262,21 @@ impl NamedPart {
         Ok(is_same_file(&metadata, &found).then_some((file, metadata)))
     }
 
-    fn is_owner(&self, owner: OwnerId) -> io::Result<bool> {
+    fn is_owner(&self, owner: OwnerDownloadId) -> io::Result<bool> {
         let record = self.read_record()?;
-        Ok(record.is_some_and(|record| record.owner == owner))
+        Ok(record.is_some_and(|record| record.owner_download == owner))
     }
 
     /// Reads the record. A record that is unreadable, malformed or a link counts as missing.
     fn read_record(&self) -> io::Result<Option<PartRecord>> {
-        let is_record =
-            |metadata: Metadata| is_single_file(&metadata) && metadata.len() <= MAX_RECORD_BYTES;
+        let is_record = |metadata: Metadata| {
+            is_regular_file_with_one_link(&metadata) && metadata.len() <= MAX_RECORD_BYTES
+        };
         if !fs::symlink_metadata(&self.record_path).is_ok_and(is_record) {
             return Ok(None);
         }
         match fs::read(&self.record_path) {
-            Ok(bytes) => Ok(PartRecord::parse(&bytes)),
+            Ok(bytes) => Ok(PartRecord::parse_record(&bytes)),
             Err(error) if is_descriptor_limit_error(&error) => Err(error),
             Err(_) => Ok(None),
         }
@@ -292,7 +301,7 @@ impl NamedPart {
 }
 
 /// Truncates a file to `offset` and appends `data`.
-pub(super) fn write_at_end(mut file: File, offset: u64, data: &[u8]) -> io::Result<()> {
+pub(super) fn truncate_and_append(mut file: File, offset: u64, data: &[u8]) -> io::Result<()> {
     if file.metadata()?.len() > offset {
         file.set_len(offset)?;
     }
@@ -300,7 +309,7 @@ pub(super) fn write_at_end(mut file: File, offset: u64, data: &[u8]) -> io::Resu
     file.write_all(data)
 }
 
-fn remove_if_present(path: &Path) -> io::Result<()> {
+fn remove_file_if_present(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -308,7 +317,7 @@ fn remove_if_present(path: &Path) -> io::Result<()> {
 }
 
 /// Whether the path is a regular file without another hard link.
-fn is_single_file(metadata: &Metadata) -> bool {
+fn is_regular_file_with_one_link(metadata: &Metadata) -> bool {
     #[cfg(unix)]
     let has_one_name = std::os::unix::fs::MetadataExt::nlink(metadata) == 1;
     #[cfg(not(unix))]
@@ -347,10 +356,10 @@ mod tests {
     use super::super::record::{Representation, UrlHash};
     use super::*;
 
-    fn record(owner: OwnerId) -> PartRecord {
+    fn record(owner: OwnerDownloadId) -> PartRecord {
         let url = Url::parse("http://a.example/").unwrap();
         PartRecord {
-            owner,
+            owner_download: owner,
             representation: Representation {
                 url_hash: UrlHash::of(&url),
                 validator: Some(http::HeaderValue::from_static("\"v1\"")),
@@ -363,7 +372,7 @@ mod tests {
     fn part() -> (tempfile::TempDir, NamedPart, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let target = directory.path().join("file");
-        let part = NamedPart::beside(&target).unwrap();
+        let part = NamedPart::beside_target(&target).unwrap();
         (directory, part, target)
     }
 
@@ -379,18 +388,28 @@ mod tests {
     #[test]
     fn part_is_written_found_taken_over_and_persisted() {
         let (directory, part, target) = part();
-        assert!(part.find().unwrap().is_none());
-        assert!(part.create(&record(1)).unwrap());
-        assert!(part.find().unwrap().is_none(), "the part is empty");
-        assert!(part.write(1, 0, b"0123").unwrap());
-        assert!(part.write(1, 2, b"2345").unwrap());
+        assert!(part.find_resumable_part().unwrap().is_none());
+        assert!(part.create_part_and_record(&record(1)).unwrap());
+        assert!(
+            part.find_resumable_part().unwrap().is_none(),
+            "the part is empty"
+        );
+        assert!(part.write_if_owned(1, 0, b"0123").unwrap());
+        assert!(part.write_if_owned(1, 2, b"2345").unwrap());
         assert_eq!(names(&directory), ["file.part", "file.part-info"]);
-        assert_eq!(part.find().unwrap(), Some((record(1), 6)));
-        assert!(part.take_over(&record(2), 6).unwrap());
-        assert!(!part.write(1, 6, b"x").unwrap(), "another owner");
-        assert!(!part.persist(1, 6, b"x", &target).unwrap());
-        assert!(!part.take_over(&record(2), 7).unwrap(), "too short");
-        assert!(part.persist(2, 6, b"6789", &target).unwrap());
+        assert_eq!(part.find_resumable_part().unwrap(), Some((record(1), 6)));
+        assert!(part.take_over_part(&record(2), 6).unwrap());
+        assert!(!part.write_if_owned(1, 6, b"x").unwrap(), "another owner");
+        assert!(
+            !part
+                .write_and_rename_to_target(1, 6, b"x", &target)
+                .unwrap()
+        );
+        assert!(!part.take_over_part(&record(2), 7).unwrap(), "too short");
+        assert!(
+            part.write_and_rename_to_target(2, 6, b"6789", &target)
+                .unwrap()
+        );
         assert_eq!(names(&directory), ["file"]);
         assert_eq!(fs::read(target).unwrap(), b"0123456789");
     }
@@ -398,13 +417,16 @@ mod tests {
     #[test]
     fn only_the_owner_discards_a_part() {
         let (directory, part, _) = part();
-        part.create(&record(1)).unwrap();
-        part.discard(2).unwrap();
+        part.create_part_and_record(&record(1)).unwrap();
+        part.delete_if_owned(2).unwrap();
         assert_eq!(names(&directory).len(), 2);
-        assert!(part.create(&record(3)).unwrap(), "an old part is replaced");
-        part.discard(1).unwrap();
+        assert!(
+            part.create_part_and_record(&record(3)).unwrap(),
+            "an old part is replaced"
+        );
+        part.delete_if_owned(1).unwrap();
         assert_eq!(names(&directory).len(), 2);
-        part.discard(3).unwrap();
+        part.delete_if_owned(3).unwrap();
         assert!(names(&directory).is_empty());
     }
 
@@ -412,25 +434,26 @@ mod tests {
     fn empty_part_is_removed_with_its_record() {
         let (directory, part, _) = part();
         for has_part in [true, false] {
-            part.create(&record(1)).unwrap();
+            part.create_part_and_record(&record(1)).unwrap();
             if !has_part {
                 fs::remove_file(&part.part_path).unwrap();
             }
-            part.remove_empty().unwrap();
+            part.remove_empty_part_and_record().unwrap();
             assert!(names(&directory).is_empty());
         }
-        part.create(&record(1)).unwrap();
-        part.write(1, 0, b"0").unwrap();
-        part.remove_empty().unwrap();
+        part.create_part_and_record(&record(1)).unwrap();
+        part.write_if_owned(1, 0, b"0").unwrap();
+        part.remove_empty_part_and_record().unwrap();
         assert_eq!(names(&directory).len(), 2);
     }
 
     #[test]
     fn taking_over_a_missing_part_leaves_no_record() {
         let (directory, part, target) = part();
-        part.create(&record(1)).unwrap();
-        part.persist(1, 0, b"0", &target).unwrap();
-        assert!(!part.take_over(&record(2), 1).unwrap());
+        part.create_part_and_record(&record(1)).unwrap();
+        part.write_and_rename_to_target(1, 0, b"0", &target)
+            .unwrap();
+        assert!(!part.take_over_part(&record(2), 1).unwrap());
         assert_eq!(names(&directory), ["file"]);
     }
 
@@ -442,10 +465,10 @@ mod tests {
             if let Some(content) = record_content {
                 fs::write(&part.record_path, content).unwrap();
             }
-            assert!(part.find().unwrap().is_none());
-            part.remove_empty().unwrap();
-            assert!(!part.create(&record(1)).unwrap());
-            part.discard(1).unwrap();
+            assert!(part.find_resumable_part().unwrap().is_none());
+            part.remove_empty_part_and_record().unwrap();
+            assert!(!part.create_part_and_record(&record(1)).unwrap());
+            part.delete_if_owned(1).unwrap();
             assert_eq!(fs::read(&part.part_path).unwrap(), b"theirs");
         }
     }
@@ -457,21 +480,28 @@ mod tests {
         let victim = directory.path().join("victim");
         fs::write(&victim, "content").unwrap();
         for is_hard_link in [false, true] {
-            assert!(part.create(&record(1)).unwrap());
+            assert!(part.create_part_and_record(&record(1)).unwrap());
             fs::remove_file(&part.part_path).unwrap();
             if is_hard_link {
                 fs::hard_link(&victim, &part.part_path).unwrap();
             } else {
                 std::os::unix::fs::symlink(&victim, &part.part_path).unwrap();
             }
-            assert!(part.find().unwrap().is_none());
-            assert!(!part.take_over(&record(1), 0).unwrap());
-            assert!(!part.write(1, 0, b"x").unwrap());
-            assert!(!part.persist(1, 0, b"x", &target).unwrap());
+            assert!(part.find_resumable_part().unwrap().is_none());
+            assert!(!part.take_over_part(&record(1), 0).unwrap());
+            assert!(!part.write_if_owned(1, 0, b"x").unwrap());
+            assert!(
+                !part
+                    .write_and_rename_to_target(1, 0, b"x", &target)
+                    .unwrap()
+            );
             assert_eq!(fs::read(&victim).unwrap(), b"content");
-            assert!(part.create(&record(2)).unwrap(), "the link is replaced");
+            assert!(
+                part.create_part_and_record(&record(2)).unwrap(),
+                "the link is replaced"
+            );
             assert_eq!(fs::read(&victim).unwrap(), b"content");
-            part.discard(2).unwrap();
+            part.delete_if_owned(2).unwrap();
         }
     }
 
@@ -480,8 +510,8 @@ mod tests {
     fn part_that_is_too_long_a_name_is_not_created() {
         let directory = tempfile::tempdir().unwrap();
         let target = directory.path().join("x".repeat(255));
-        let part = NamedPart::beside(&target).unwrap();
-        assert!(!part.create(&record(1)).unwrap());
+        let part = NamedPart::beside_target(&target).unwrap();
+        assert!(!part.create_part_and_record(&record(1)).unwrap());
         assert!(names(&directory).is_empty());
     }
 }

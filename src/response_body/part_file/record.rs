@@ -17,9 +17,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use http::header::HeaderValue;
 use url::Url;
 
-const FIRST_LINE: &[u8] = b"fanout part 1";
+const RECORD_FIRST_LINE: &[u8] = b"fanout part 1";
 /// The last line of a record. A record without this line is incomplete.
-const LAST_LINE: &[u8] = b"end";
+const RECORD_LAST_LINE: &[u8] = b"end";
 
 /// The hash of a URL. The hash may change with the version of Rust, and a part file with another
 /// hash is not resumed.
@@ -48,12 +48,12 @@ pub(in crate::response_body) struct Representation {
 }
 
 /// A random number that identifies the download that writes a part file.
-pub(super) type OwnerId = u64;
+pub(super) type OwnerDownloadId = u64;
 
 /// The content of the record file. Only a download with a validator has a record.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct PartRecord {
-    pub(super) owner: OwnerId,
+    pub(super) owner_download: OwnerDownloadId,
     pub(super) representation: Representation,
 }
 
@@ -65,8 +65,14 @@ impl PartRecord {
             content_coding,
             total_length,
         } = &self.representation;
-        let mut bytes = FIRST_LINE.to_vec();
-        bytes.extend(format!("\nowner {:016x}\nurl {url_hash:016x}\n", self.owner).bytes());
+        let mut bytes = RECORD_FIRST_LINE.to_vec();
+        bytes.extend(
+            format!(
+                "\nowner {:016x}\nurl {url_hash:016x}\n",
+                self.owner_download
+            )
+            .bytes(),
+        );
         if let Some(total_length) = total_length {
             bytes.extend(format!("total {total_length}\n").bytes());
         }
@@ -77,16 +83,16 @@ impl PartRecord {
                 bytes.push(b'\n');
             }
         }
-        bytes.extend_from_slice(LAST_LINE);
+        bytes.extend_from_slice(RECORD_LAST_LINE);
         bytes.push(b'\n');
         bytes
     }
 
     /// Parses a record. `None` if the record is incomplete or has another format.
-    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn parse_record(bytes: &[u8]) -> Option<Self> {
         let lines = bytes.strip_suffix(b"\n")?.split(|byte| *byte == b'\n');
         let mut lines = lines.peekable();
-        (lines.next()? == FIRST_LINE).then_some(())?;
+        (lines.next()? == RECORD_FIRST_LINE).then_some(())?;
         let owner = parse_hex(lines.next()?.strip_prefix(b"owner ")?)?;
         let url_hash = UrlHash(parse_hex(lines.next()?.strip_prefix(b"url ")?)?);
         let mut field = |name: &[u8]| {
@@ -102,9 +108,9 @@ impl PartRecord {
         let validator = validator.transpose().ok()?;
         let content_coding = field(b"coding ").map(HeaderValue::from_bytes);
         let content_coding = content_coding.transpose().ok()?;
-        let is_complete = lines.next()? == LAST_LINE && lines.next().is_none();
+        let is_complete = lines.next()? == RECORD_LAST_LINE && lines.next().is_none();
         is_complete.then_some(Self {
-            owner,
+            owner_download: owner,
             representation: Representation {
                 url_hash,
                 validator,
@@ -126,7 +132,7 @@ mod tests {
     fn record(validator: Option<HeaderValue>, total_length: Option<u64>) -> PartRecord {
         let url = "http://a.example/?key=s3cr3t".parse().unwrap();
         PartRecord {
-            owner: u64::MAX,
+            owner_download: u64::MAX,
             representation: Representation {
                 url_hash: UrlHash::of(&url),
                 content_coding: validator
@@ -146,7 +152,7 @@ mod tests {
             record(Some(HeaderValue::from_static("\"v 1\"")), Some(u64::MAX)),
             record(Some(not_utf8), None),
         ] {
-            assert_eq!(PartRecord::parse(&record.to_bytes()), Some(record));
+            assert_eq!(PartRecord::parse_record(&record.to_bytes()), Some(record));
         }
     }
 
@@ -155,7 +161,7 @@ mod tests {
         let validator = Some(HeaderValue::from_static("\"v1\""));
         let bytes = record(validator, Some(10)).to_bytes();
         for length in 0..bytes.len() {
-            assert_eq!(PartRecord::parse(&bytes[..length]), None, "{length}");
+            assert_eq!(PartRecord::parse_record(&bytes[..length]), None, "{length}");
         }
         let text = String::from_utf8(bytes).unwrap();
         assert!(!text.contains("s3cr3t"));
@@ -168,7 +174,11 @@ mod tests {
             ("coding", "other"),
         ] {
             let changed = text.replacen(from, to, 1);
-            assert_eq!(PartRecord::parse(changed.as_bytes()), None, "{changed}");
+            assert_eq!(
+                PartRecord::parse_record(changed.as_bytes()),
+                None,
+                "{changed}"
+            );
         }
     }
 }
