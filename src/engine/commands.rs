@@ -81,8 +81,7 @@ impl Transaction<'_> {
                 }
             }
         }
-        // The consumer is woken, because after a command it may pull more inputs or must stop
-        // pulling.
+        // A command may change whether the consumer pulls inputs, so the consumer is woken.
         let waker = self
             .batch_mut(batch)
             .and_then(BatchState::take_consumer_waker);

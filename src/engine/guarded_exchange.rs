@@ -84,7 +84,7 @@ impl<'a> ExchangeTimer<'a> {
 
     /// Returns ready once `expiry` has passed. Otherwise, the task is woken at `expiry` or earlier.
     fn poll_expiry(&mut self, cx: &mut Context<'_>, expiry: Time, engine: &Engine) -> Poll<()> {
-        // From its last poll until it fires or is rearmed, the timer holds the task's waker.
+        // A polled timer holds the task's waker until the timer fires or is rearmed.
         let holds_waker = expiry >= self.armed_expiry && !self.sleep.is_elapsed();
         if expiry < self.armed_expiry {
             self.rearm(expiry, engine);

@@ -45,9 +45,9 @@ pub(crate) struct Job {
     /// The job's share of the batch's body budget. During an exchange, the worker has the share.
     pub(super) body_reservation: Option<BodyReservation>,
     pub(super) span: Option<Box<tracing::Span>>,
-    /// The name lookup that had to wait for a permit, for which the job returned its slot. The
-    /// lookup is kept until the end of the next exchange, so that it goes on, and so that the job
-    /// does not return its slot again.
+    /// The name lookup that had to wait for a permit, so that the job returned its slot. The lookup
+    /// is kept until the end of the next exchange. Until then, the lookup goes on, and the job does
+    /// not return its slot for another lookup.
     pub(super) pending_lookup: Option<Box<PendingLookup>>,
     pub(super) attempts: AttemptList,
     /// Whether any byte of the request may have reached a server.

@@ -25,6 +25,6 @@ pub(crate) struct JobOptions {
     pub(crate) body_handler: Option<Arc<dyn BodyHandler>>,
     /// Limits the memory that response bodies occupy.
     pub(crate) body_budget: Option<Arc<BodyBudget>>,
-    /// Drains the batch after certain results.
+    /// Drains the batch after a result that meets the condition of `Batch::stop_when`.
     pub(crate) stop_condition: Option<StopCondition>,
 }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 /// The lock of a result slot is taken after the engine's lock.
 pub(super) struct ResultSlot<T> {
     is_abandoned: AtomicBool,
-    /// Key of the worker that last started the job. The same worker may run another job by now.
+    /// Key of the worker that last started the job. The worker may run another job by now.
     active_job_key: AtomicUsize,
     slot_content: Mutex<SlotContent<T>>,
 }

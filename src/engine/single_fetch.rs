@@ -103,8 +103,8 @@ impl SingleFetch {
             };
             (runtime, batch)
         });
-        // The job is made without a lock, because the `limit_by` callback may run. The batch stays
-        // open meanwhile, because the fetch is registered as a user of the runtime.
+        // The job is made without a lock, because the `limit_by` callback may run. Meanwhile, the
+        // batch stays open, because the fetch is registered on the runtime.
         let job = match &self.body_handler {
             None => engine.new_job(0, request, batch, &self.job_options, has_time_driver),
             Some(handler) => {

@@ -14,7 +14,7 @@ use crate::engine::worker::Worker;
 
 /// Work that must not be done under the engine's lock. Dropping the effects performs the work.
 ///
-/// - A waker, and the destructor of a job, may be the user's code.
+/// - A waker, and the destructor of a job, may run the user's code.
 /// - A runtime that is shutting down drops a task instead of spawning it, and the drop of an
 ///   [`EngineTask`] takes the engine's lock.
 #[derive(Default)]

@@ -111,7 +111,7 @@ impl State {
         Some((runtime, handle))
     }
 
-    /// The kind of the error of a job that can no longer start.
+    /// The error kind of a job that can no longer start.
     pub(super) fn error_kind_of_unstartable_job(&self, job: &Job) -> ErrorKind {
         let is_cancelled = self.runtime_of_batch(job.batch_id).is_none()
             || self

@@ -242,7 +242,7 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Removes a worker that is being dropped.
+    /// Removes the active job of a worker that is being dropped.
     pub(in crate::engine) fn remove_worker(&mut self, worker: WorkerId) {
         self.state.active_jobs.remove(worker.active_job_key);
     }
@@ -252,8 +252,8 @@ impl<'a> Transaction<'a> {
         self.deliver_job_with_reason_fn(job, |_, _| reason);
     }
 
-    /// Delivers a job to its consumer. `reason` returns the job's error, and is called only if the
-    /// job has no result.
+    /// Delivers a job to its consumer. `reason` returns the kind of the job's error, and is called
+    /// only if the job has no result.
     pub(in crate::engine) fn deliver_job_with_reason_fn(
         &mut self,
         mut job: Box<Job>,
@@ -336,7 +336,8 @@ impl<'a> Transaction<'a> {
 
     /// Wakes the consumers of host-limited batches, so that the consumers pull more inputs. A batch
     /// is host limited if it could use an idle slot for a job of another host. Any change can make
-    /// a batch host limited. For example, another batch has returned a slot, or a host was paused.
+    /// a batch host limited, for example when another batch returns a slot or when a host is
+    /// paused.
     fn wake_consumers_for_more_inputs(&mut self, now: Time) {
         let state = &mut *self.state;
         let mut waiters = std::mem::take(&mut state.host_limited_wake_list);
