@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// its progress. Clones show the same progress, so one clone can be moved to the code that draws a
 /// progress bar. Each request needs a `BodyProgress` of its own.
 ///
-/// [`Progress::body_bytes`](crate::Progress::body_bytes) is the sum over all requests of a batch.
+/// For the sum over all requests of a batch, see
+/// [`Progress::body_bytes`](crate::Progress::body_bytes).
 ///
 /// # Examples
 ///
@@ -39,22 +40,22 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// # }
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct BodyProgress(Arc<BodyCounts>);
+pub struct BodyProgress(Arc<BodyByteCounts>);
 
 #[derive(Debug)]
-struct BodyCounts {
+struct BodyByteCounts {
     received_bytes: AtomicU64,
-    /// [`UNKNOWN_TOTAL`] if the length is unknown.
+    /// The length of the body, or [`UNKNOWN_TOTAL_BYTES`].
     total_bytes: AtomicU64,
 }
 
-const UNKNOWN_TOTAL: u64 = u64::MAX;
+const UNKNOWN_TOTAL_BYTES: u64 = u64::MAX;
 
-impl Default for BodyCounts {
+impl Default for BodyByteCounts {
     fn default() -> Self {
         Self {
             received_bytes: AtomicU64::new(0),
-            total_bytes: AtomicU64::new(UNKNOWN_TOTAL),
+            total_bytes: AtomicU64::new(UNKNOWN_TOTAL_BYTES),
         }
     }
 }
@@ -67,61 +68,66 @@ impl BodyProgress {
 
     /// The number of body bytes that have arrived, after decoding.
     ///
-    /// If an attempt fails and the request is retried, the number starts again at 0, or at the
-    /// bytes that are kept of a [saved](crate::RequestBuilder::save_to) file. The number changes
-    /// when the head of the new response has arrived.
+    /// A retry sets the number back to 0, or to the length of the part of a
+    /// [saved](crate::RequestBuilder::save_to) file that is kept. The number changes when the head
+    /// of the new response arrives.
     pub fn received_bytes(&self) -> u64 {
         self.0.received_bytes.load(Relaxed)
     }
 
     /// The length of the whole body, as soon as it is known.
     ///
-    /// `None` before the response head, and until the end of a body that is decoded or has no
-    /// `Content-Length`.
+    /// Returns `None` before the response head has arrived. If the body is decoded or has no
+    /// `Content-Length`, returns `None` until the body has ended.
     pub fn total_bytes(&self) -> Option<u64> {
-        Some(self.0.total_bytes.load(Relaxed)).filter(|total| *total != UNKNOWN_TOTAL)
+        Some(self.0.total_bytes.load(Relaxed)).filter(|total| *total != UNKNOWN_TOTAL_BYTES)
     }
 }
 
 /// Publishes the progress of one body, to the engine and to the [`BodyProgress`] of the request.
 #[derive(Copy, Clone)]
-pub(crate) struct BodyMeter<'a> {
-    /// The number of bytes of a body that is being read; zero for a body that arrives in one chunk.
-    bytes_in_flight: &'a AtomicU64,
-    progress: Option<&'a BodyProgress>,
+pub(crate) struct BodyProgressMeter<'a> {
+    /// The number of received bytes of a body that is being read. Stays zero for a body that
+    /// arrives in one chunk.
+    body_bytes_in_flight: &'a AtomicU64,
+    request_progress: Option<&'a BodyProgress>,
 }
 
-impl<'a> BodyMeter<'a> {
-    pub(crate) fn new(bytes_in_flight: &'a AtomicU64, progress: Option<&'a BodyProgress>) -> Self {
+impl<'a> BodyProgressMeter<'a> {
+    pub(crate) fn new(
+        body_bytes_in_flight: &'a AtomicU64,
+        request_progress: Option<&'a BodyProgress>,
+    ) -> Self {
         Self {
-            bytes_in_flight,
-            progress,
+            body_bytes_in_flight,
+            request_progress,
         }
     }
 
-    /// Records the start of a body of which `received` bytes were received in earlier attempts.
-    pub(crate) fn start(self, received: u64, total: Option<u64>) {
+    /// Records the start of a body. `received` is the number of its bytes that earlier attempts
+    /// received.
+    pub(crate) fn record_body_start(self, received: u64, total: Option<u64>) {
         if received > 0 {
-            self.bytes_in_flight.store(received, Relaxed);
+            self.body_bytes_in_flight.store(received, Relaxed);
         }
-        if let Some(BodyProgress(counts)) = self.progress {
+        if let Some(BodyProgress(counts)) = self.request_progress {
             counts.received_bytes.store(received, Relaxed);
-            let total = total.unwrap_or(UNKNOWN_TOTAL);
+            let total = total.unwrap_or(UNKNOWN_TOTAL_BYTES);
             counts.total_bytes.store(total, Relaxed);
         }
     }
 
     /// Records the number of bytes received so far.
-    pub(crate) fn record(self, received: u64) {
-        self.bytes_in_flight.store(received, Relaxed);
-        if let Some(BodyProgress(counts)) = self.progress {
+    pub(crate) fn record_received_bytes(self, received: u64) {
+        self.body_bytes_in_flight.store(received, Relaxed);
+        if let Some(BodyProgress(counts)) = self.request_progress {
             counts.received_bytes.store(received, Relaxed);
         }
     }
 
     /// Records that the body is complete.
-    pub(crate) fn finish(self, total: u64) {
-        if let Some(BodyProgress(counts)) = self.progress {
+    pub(crate) fn record_body_end(self, total: u64) {
+        if let Some(BodyProgress(counts)) = self.request_progress {
             counts.received_bytes.store(total, Relaxed);
             counts.total_bytes.store(total, Relaxed);
         }

@@ -1,7 +1,7 @@
 //! Decodes text in the encodings of the WHATWG Encoding Standard.
 //!
-//! A byte order mark takes precedence over the label of the `Content-Type`, and the label over
-//! UTF-8, as in the "decode" algorithm of the standard.
+//! A byte order mark selects the encoding. A text without a byte order mark has the encoding of the
+//! `charset` in the `Content-Type`, or else UTF-8, as in the "decode" algorithm of the standard.
 
 use std::borrow::Cow;
 
@@ -23,10 +23,10 @@ pub(crate) fn decode_text<'a>(
 /// Returns the encoding that the first `charset` parameter of a `Content-Type` names (RFC 9110
 /// §8.3).
 ///
-/// Encodings that the standard maps to "replacement", because only attackers use them, count as
-/// unknown.
+/// Returns `None` for an encoding that the standard maps to "replacement". Only attackers use these
+/// encodings.
 fn encoding_from_content_type(content_type: &[u8]) -> Option<&'static Encoding> {
-    // No label has the character that replaces invalid bytes.
+    // Invalid bytes become U+FFFD, which no encoding name contains.
     let content_type = String::from_utf8_lossy(content_type);
     let (_, mut unparsed) = content_type.split_once(';')?;
     loop {
@@ -45,17 +45,17 @@ fn encoding_from_content_type(content_type: &[u8]) -> Option<&'static Encoding> 
 }
 
 /// Parses a token or a quoted string (RFC 9110 §5.6.6). Returns the unescaped value and the text
-/// after the next `;`. A quoted string without a closing quote ends with the text.
+/// after the next `;`. Without a closing quote, the quoted string ends at the end of `text`.
 fn parse_parameter_value(text: &str) -> (Cow<'_, str>, &str) {
     let Some(quoted) = text.trim_ascii_start().strip_prefix('"') else {
-        let (value, rest) = split_at_semicolon(text);
+        let (value, rest) = split_at_first_semicolon(text);
         return (value.trim_ascii().into(), rest);
     };
     let (value, rest) = parse_quoted_string(quoted);
-    (value, split_at_semicolon(rest.unwrap_or("")).1)
+    (value, split_at_first_semicolon(rest.unwrap_or("")).1)
 }
 
-fn split_at_semicolon(text: &str) -> (&str, &str) {
+fn split_at_first_semicolon(text: &str) -> (&str, &str) {
     text.split_once(';').unwrap_or((text, ""))
 }
 

@@ -7,7 +7,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use crate::redacted_url::{RedactedUrl, redacted_urls_in};
+use crate::redacted_url::{RedactedUrl, with_redacted_urls};
 
 /// Why a header or a credential is invalid. The message never quotes the invalid text, because it
 /// may be a secret.
@@ -49,7 +49,7 @@ fn sensitive_header_value(text: String) -> Option<HeaderValue> {
 }
 
 /// Returns the percent-decoded user name and password of `url`, or `None` if `url` has neither.
-pub(crate) fn user_info(url: &Url) -> Option<(Vec<u8>, Vec<u8>)> {
+pub(crate) fn decoded_user_info(url: &Url) -> Option<(Vec<u8>, Vec<u8>)> {
     if url.username().is_empty() && url.password().is_none() {
         return None;
     }
@@ -60,8 +60,10 @@ pub(crate) fn user_info(url: &Url) -> Option<(Vec<u8>, Vec<u8>)> {
 
 /// Removes the userinfo (`user:password@`) from `url` and returns it as the value of
 /// `Authorization`.
-pub(crate) fn take_user_info(url: &mut Url) -> Option<Result<HeaderValue, InvalidReason>> {
-    let (user, password) = user_info(url)?;
+pub(crate) fn take_user_info_as_authorization(
+    url: &mut Url,
+) -> Option<Result<HeaderValue, InvalidReason>> {
+    let (user, password) = decoded_user_info(url)?;
     remove_user_info(url);
     Some(basic_authorization(&user, &password))
 }
@@ -91,9 +93,9 @@ fn push_base64(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// Converts a name and a value into a header. The value is marked sensitive if the header is
-/// defined to carry credentials, as `Authorization` is.
-pub(crate) fn parse_header<K, V>(
+/// Parses the name and the value of a header. Marks the value sensitive if the header is defined to
+/// carry credentials, as `Authorization` is.
+pub(crate) fn parse_header_name_and_value<K, V>(
     name: K,
     value: V,
 ) -> Result<(HeaderName, HeaderValue), InvalidReason>
@@ -111,13 +113,13 @@ where
         )
         .into());
     };
-    mark_sensitive(&name, &mut value);
+    mark_sensitive_if_credential(&name, &mut value);
     Ok((name, value))
 }
 
 /// Marks `value` sensitive if the header `name` is defined to carry credentials, as `Authorization`
 /// is.
-pub(crate) fn mark_sensitive(name: &HeaderName, value: &mut HeaderValue) {
+pub(crate) fn mark_sensitive_if_credential(name: &HeaderName, value: &mut HeaderValue) {
     if is_credential_header(name) {
         value.set_sensitive(true);
     }
@@ -136,11 +138,12 @@ fn is_credential_header(name: &HeaderName) -> bool {
 /// Removes every header that may carry credentials: a header defined to carry them, a value marked
 /// sensitive, or a name that suggests a credential. An `Idempotency-Key` is kept, because the
 /// server needs it to recognize a repeated request.
-pub(crate) fn remove_credentials(headers: &mut HeaderMap) {
+pub(crate) fn remove_credential_headers(headers: &mut HeaderMap) {
     let sensitive_names: Vec<HeaderName> = headers
         .iter()
         .filter(|(name, value)| {
-            let is_sensitive_name = looks_sensitive(name) && *name != "idempotency-key";
+            let is_sensitive_name =
+                header_name_suggests_credential(name) && *name != "idempotency-key";
             is_credential_header(name) || value.is_sensitive() || is_sensitive_name
         })
         .map(|(name, _)| name.clone())
@@ -152,7 +155,7 @@ pub(crate) fn remove_credentials(headers: &mut HeaderMap) {
 
 /// Whether the header name suggests a credential, as `X-Api-Key` does. A harmless header may match
 /// too: hiding its value is better than showing a secret.
-fn looks_sensitive(name: &HeaderName) -> bool {
+fn header_name_suggests_credential(name: &HeaderName) -> bool {
     [
         "auth",
         "cookie",
@@ -175,9 +178,9 @@ impl fmt::Debug for RedactedHeaders<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut map = f.debug_map();
         for (name, value) in self.0 {
-            if value.is_sensitive() || looks_sensitive(name) {
+            if value.is_sensitive() || header_name_suggests_credential(name) {
                 map.entry(&name.as_str(), &format_args!("***"));
-            } else if let Some(text) = redacted_header_urls(name, value) {
+            } else if let Some(text) = header_value_with_redacted_urls(name, value) {
                 map.entry(&name.as_str(), &text);
             } else {
                 map.entry(&name.as_str(), value);
@@ -187,13 +190,13 @@ impl fmt::Debug for RedactedHeaders<'_> {
     }
 }
 
-/// Redacts the userinfo and the query values of URLs in the value of a header. `None` if the value
-/// has neither.
-fn redacted_header_urls(name: &HeaderName, value: &HeaderValue) -> Option<String> {
+/// Returns the value of a header with the userinfo and the query values of its URLs redacted.
+/// Returns `None` if the value contains neither.
+fn header_value_with_redacted_urls(name: &HeaderName, value: &HeaderValue) -> Option<String> {
     let text = String::from_utf8_lossy(value.as_bytes());
     let has_user_info = text.contains("//") && text.contains('@');
     let without_user_info = if has_user_info {
-        without_user_info(&text)
+        mask_possible_user_info(&text)
     } else {
         Cow::Borrowed(&*text)
     };
@@ -201,16 +204,16 @@ fn redacted_header_urls(name: &HeaderName, value: &HeaderValue) -> Option<String
     let shown = if is_url {
         RedactedUrl(&without_user_info).to_string()
     } else {
-        redacted_urls_in(&without_user_info)
+        with_redacted_urls(&without_user_info)
     };
     (shown != text).then_some(shown)
 }
 
-/// Replaces the part of `text` that may be userinfo by `***`. `text` is not a valid URL.
+/// Replaces the part of `text` that may be userinfo with `***`. `text` need not be a valid URL.
 ///
-/// In an invalid URL the end of the userinfo is uncertain, because a `/` or `#` in a password is a
-/// common reason for an invalid URL. Everything before the last `@` is therefore replaced.
-pub(crate) fn without_user_info(text: &str) -> Cow<'_, str> {
+/// The end of the userinfo of an invalid URL is uncertain, because a `/` or `#` in a password is a
+/// common reason why a URL is invalid. Everything before the last `@` is therefore replaced.
+pub(crate) fn mask_possible_user_info(text: &str) -> Cow<'_, str> {
     let Some(at) = text.rfind('@') else {
         return text.into();
     };
@@ -249,17 +252,17 @@ mod tests {
     #[test]
     fn take_user_info_decodes_it_and_removes_it_from_the_url() {
         let mut url = Url::parse("http://us%20er:p%40%zz%@a.example/x").unwrap();
-        let value = take_user_info(&mut url).unwrap().unwrap();
+        let value = take_user_info_as_authorization(&mut url).unwrap().unwrap();
         assert_eq!(value, basic_authorization(b"us er", b"p@%zz%").unwrap());
         assert!(value.is_sensitive());
         assert_eq!(url.as_str(), "http://a.example/x");
-        assert!(take_user_info(&mut url).is_none());
+        assert!(take_user_info_as_authorization(&mut url).is_none());
     }
 
     #[test]
     fn take_user_info_accepts_a_user_without_password() {
         let mut url = Url::parse("http://token@a.example/").unwrap();
-        let value = take_user_info(&mut url).unwrap().unwrap();
+        let value = take_user_info_as_authorization(&mut url).unwrap().unwrap();
         assert_eq!(value, basic_authorization(b"token", b"").unwrap());
     }
 
@@ -268,8 +271,8 @@ mod tests {
         for reason in [
             bearer_authorization("s3cr3t\n").unwrap_err(),
             basic_authorization(b"s3cr3t:", b"").unwrap_err(),
-            parse_header("s3cr3t ", "x").unwrap_err(),
-            parse_header("x-api-key", "s3cr3t\n").unwrap_err(),
+            parse_header_name_and_value("s3cr3t ", "x").unwrap_err(),
+            parse_header_name_and_value("x-api-key", "s3cr3t\n").unwrap_err(),
         ] {
             assert!(!reason.contains("s3cr3t"), "{reason}");
         }
@@ -313,7 +316,7 @@ mod tests {
             ("ht\ntp://u:p@host", "***@host"),
             ("u:p://w@host", "***@host"),
         ] {
-            assert_eq!(without_user_info(text), shown);
+            assert_eq!(mask_possible_user_info(text), shown);
         }
     }
 }

@@ -1,9 +1,9 @@
-//! The file descriptors of the process: their limit, and the files that are open beside sockets.
+//! The limit on the file descriptors of the process, and how sockets and files share them.
 //!
-//! A Fetcher opens as many sockets as three quarters of the limit allow. The last quarter is for
-//! other files of the program and for the files of this crate. A download opens its file for the
-//! duration of one operation only, so a few permits serve any number of downloads. An upload keeps
-//! its file open, since the file may be replaced or removed while it is sent.
+//! A Fetcher uses at most three quarters of the descriptors for sockets. The last quarter is for
+//! the files of this crate and of the rest of the program. A download opens its file only for the
+//! duration of each operation, so a few permits serve any number of downloads. An upload keeps its
+//! file open, because the file may be replaced or removed while it is sent.
 
 use std::io;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
@@ -13,21 +13,22 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-/// The permits of a process whose number of descriptors is not limited.
-const OPEN_FILE_PERMITS_WITHOUT_LIMIT: usize = 4096;
-/// The maximum number of file operations at a time. Each one has two descriptors at most.
-const MAX_FILE_OPERATIONS: usize = 32;
+/// The number of permits for open files in a process without a descriptor limit.
+const OPEN_FILE_PERMITS_WITHOUT_DESCRIPTOR_LIMIT: usize = 4096;
+/// The maximum number of concurrent file operations. Each operation opens at most two descriptors.
+const MAX_CONCURRENT_FILE_OPERATIONS: usize = 32;
 
-/// The permits for files that stay open: an eighth of the descriptors.
-static OPEN_FILE_PERMITS: LazyLock<Semaphore> = LazyLock::new(|| {
-    let permits =
-        descriptor_limit().map_or(OPEN_FILE_PERMITS_WITHOUT_LIMIT, |limit| (limit / 8).max(1));
+/// The permits for files that stay open: one for every eight descriptors of the limit.
+static OPEN_FILE_SEMAPHORE: LazyLock<Semaphore> = LazyLock::new(|| {
+    let permits = descriptor_limit().map_or(OPEN_FILE_PERMITS_WITHOUT_DESCRIPTOR_LIMIT, |limit| {
+        (limit / 8).max(1)
+    });
     Semaphore::new(permits)
 });
 
-static FILE_OPERATION_PERMITS: LazyLock<Semaphore> = LazyLock::new(|| {
+static FILE_OPERATION_SEMAPHORE: LazyLock<Semaphore> = LazyLock::new(|| {
     let limit = descriptor_limit().unwrap_or(usize::MAX);
-    Semaphore::new((limit / 64).clamp(1, MAX_FILE_OPERATIONS))
+    Semaphore::new((limit / 64).clamp(1, MAX_CONCURRENT_FILE_OPERATIONS))
 });
 
 /// The soft limit on open descriptors. `None` if there is no limit.
@@ -53,19 +54,20 @@ pub(crate) fn is_descriptor_limit_error(error: &io::Error) -> bool {
         .is_some_and(|code| codes.contains(&code))
 }
 
-/// The permit for a file that stays open.
+/// A permit for one file that stays open.
 pub(crate) struct OpenFilePermit(#[allow(dead_code)] Option<SemaphorePermit<'static>>);
 
 /// Waits until another file may stay open. A task that holds a permit must not wait for a second
 /// one.
 pub(crate) async fn acquire_open_file_permit() -> OpenFilePermit {
-    OpenFilePermit(OPEN_FILE_PERMITS.acquire().await.ok())
+    OpenFilePermit(OPEN_FILE_SEMAPHORE.acquire().await.ok())
 }
 
 /// Runs an operation that opens files, on a blocking thread.
 ///
 /// If the process is out of descriptors, idle connections are closed, and the operation is repeated
-/// for up to 10 s. An operation that fails for this reason must have no lasting effect.
+/// for up to 10 s. An operation that fails for lack of a descriptor must therefore have no lasting
+/// effect.
 ///
 /// # Cancel safety
 ///
@@ -79,7 +81,7 @@ where
     let mut delay = Duration::from_millis(10);
     let mut waited = Duration::ZERO;
     loop {
-        let permit = FILE_OPERATION_PERMITS.acquire().await.ok();
+        let permit = FILE_OPERATION_SEMAPHORE.acquire().await.ok();
         let result;
         (operation, result) = spawn_blocking(move || {
             let result = operation();
@@ -89,7 +91,7 @@ where
         .await?;
         match result {
             Err(error) if is_descriptor_limit_error(&error) && waited < MAX_WAIT_FOR_DESCRIPTOR => {
-                if !close_idle_connections() {
+                if !close_some_idle_connections_of_all_pools() {
                     sleep(delay).await;
                 }
                 waited += delay;
@@ -100,17 +102,18 @@ where
     }
 }
 
-/// A pool of idle connections, whose descriptors can be freed.
+/// A connection pool whose idle connections can be closed, to free their descriptors.
 pub(crate) trait IdleConnectionPool: Send + Sync {
     /// Closes some idle connections. Returns whether any was closed.
-    fn close_idle_connections(&self) -> bool;
+    fn close_some_idle_connections(&self) -> bool;
 }
 
-/// The pools of all Fetchers.
+/// The connection pools of all Fetchers.
 static IDLE_CONNECTION_POOLS: Mutex<Vec<Weak<dyn IdleConnectionPool>>> = Mutex::new(Vec::new());
 
-/// Makes the idle connections of a pool give way to files.
-pub(crate) fn register_pool<P: IdleConnectionPool + 'static>(pool: &Arc<P>) {
+/// Registers a pool. Its idle connections are closed when a file operation finds no free
+/// descriptor.
+pub(crate) fn register_idle_connection_pool<P: IdleConnectionPool + 'static>(pool: &Arc<P>) {
     let pool: Weak<P> = Arc::downgrade(pool);
     let mut pools = IDLE_CONNECTION_POOLS
         .lock()
@@ -120,7 +123,7 @@ pub(crate) fn register_pool<P: IdleConnectionPool + 'static>(pool: &Arc<P>) {
 }
 
 /// Closes some idle connections of every Fetcher. Returns whether any was closed.
-fn close_idle_connections() -> bool {
+fn close_some_idle_connections_of_all_pools() -> bool {
     let pools: Vec<Arc<dyn IdleConnectionPool>> = {
         let pools = IDLE_CONNECTION_POOLS
             .lock()
@@ -129,7 +132,7 @@ fn close_idle_connections() -> bool {
     };
     pools
         .iter()
-        .filter(|pool| pool.close_idle_connections())
+        .filter(|pool| pool.close_some_idle_connections())
         .count()
         > 0
 }
@@ -143,7 +146,7 @@ mod tests {
     struct TestPool(AtomicUsize);
 
     impl IdleConnectionPool for TestPool {
-        fn close_idle_connections(&self) -> bool {
+        fn close_some_idle_connections(&self) -> bool {
             let decremented = |count: usize| count.checked_sub(1);
             self.0.fetch_update(Relaxed, Relaxed, decremented).is_ok()
         }
@@ -153,7 +156,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn operation_out_of_descriptors_closes_idle_connections_and_is_repeated() {
         let pool = Arc::new(TestPool(AtomicUsize::new(2)));
-        register_pool(&pool);
+        register_idle_connection_pool(&pool);
         let mut calls = 0;
         let operation = move || {
             calls += 1;

@@ -49,18 +49,18 @@ pub(crate) type SharedErrorSource = Arc<dyn StdError + Send + Sync>;
 /// ```
 #[derive(thiserror::Error)]
 #[error(transparent)]
-pub struct Error(Box<Inner>);
+pub struct Error(Box<ErrorData>);
 
 #[derive(thiserror::Error)]
-struct Inner {
+struct ErrorData {
     kind: ErrorKind,
     maybe_sent: bool,
-    url_or_text: Option<UrlOrInvalidText>,
+    url_or_invalid_text: Option<UrlOrInvalidText>,
     detail: Option<Cow<'static, str>>,
     source: Option<BoxError>,
     attempt_list: AttemptList,
     redirects: Box<[Redirect]>,
-    response: Option<Response>,
+    rejected_response: Option<Response>,
 }
 
 impl Error {
@@ -73,15 +73,15 @@ impl Error {
 
     /// Creates an error without a cause.
     pub(crate) fn from_kind(kind: ErrorKind) -> Self {
-        Self(Box::new(Inner {
+        Self(Box::new(ErrorData {
             kind,
             maybe_sent: !kind.can_only_occur_before_sending(),
-            url_or_text: None,
+            url_or_invalid_text: None,
             detail: None,
             source: None,
-            attempt_list: AttemptList::None,
+            attempt_list: AttemptList::NoAttempt,
             redirects: Box::default(),
-            response: None,
+            rejected_response: None,
         }))
     }
 
@@ -122,12 +122,15 @@ impl Error {
     /// # }
     /// ```
     pub fn url(&self) -> Option<&str> {
-        self.0.url_or_text.as_ref().map(UrlOrInvalidText::as_str)
+        self.0
+            .url_or_invalid_text
+            .as_ref()
+            .map(UrlOrInvalidText::as_str)
     }
 
     /// The scheme, host and port of the URL. `None` if the URL is invalid.
     pub(crate) fn origin(&self) -> Option<&str> {
-        let url = self.0.url_or_text.as_ref()?.url()?;
+        let url = self.0.url_or_invalid_text.as_ref()?.url()?;
         Some(origin(url))
     }
 
@@ -138,7 +141,7 @@ impl Error {
 
     /// The redirects that were followed before the failure, in order.
     pub fn redirects(&self) -> &[Redirect] {
-        match &self.0.response {
+        match &self.0.rejected_response {
             Some(response) => response.redirects(),
             None => &self.0.redirects,
         }
@@ -156,23 +159,23 @@ impl Error {
 
     /// Whether a server may have processed the request or a part of it.
     ///
-    /// If `false`, no server has: in each attempt either no byte was sent, or an HTTP/2 server
-    /// refused the request unprocessed (RFC 9113 §8.7). So sending the request again is safe,
-    /// whatever its method. If `true`, it is unknown.
+    /// If `false`, no server has processed any part of the request: in each attempt, either no byte
+    /// was sent, or an HTTP/2 server refused the request unprocessed (RFC 9113 §8.7). Sending the
+    /// request again is then safe, whatever its method. If `true`, a server may have processed it.
     pub fn maybe_sent(&self) -> bool {
         self.0.maybe_sent
     }
 
-    /// The response that this error rejects, if there is one: after
-    /// [`error_for_status`](crate::Response::error_for_status), or the response that redirects,
-    /// without its body, if the redirect could not be followed.
+    /// The response that this error rejects, if there is one. This is the response on which
+    /// [`error_for_status`](crate::Response::error_for_status) was called, or the response, without
+    /// its body, whose redirect could not be followed.
     pub fn response(&self) -> Option<&Response> {
-        self.0.response.as_ref()
+        self.0.rejected_response.as_ref()
     }
 
     /// Converts the error into the response that it rejects, if there is one.
     pub fn into_response(self) -> Option<Response> {
-        self.0.response
+        self.0.rejected_response
     }
 
     /// Whether a timeout expired or the deadline of the batch passed.
@@ -182,8 +185,9 @@ impl Error {
 
     /// Whether the failure happened before a connection was established.
     ///
-    /// True for failures of name resolution, connecting (its timeout included), the proxy and the
-    /// TLS handshake, and for [`ErrorKind::HostDown`], where no connection was tried.
+    /// Returns `true` if resolving the host name, connecting (including its timeout), the proxy or
+    /// the TLS handshake failed. Also returns `true` for [`ErrorKind::HostDown`], where no
+    /// connection was tried.
     pub fn is_connect(&self) -> bool {
         matches!(
             self.0.kind,
@@ -199,18 +203,18 @@ impl Error {
     }
 
     pub(crate) fn set_url(&mut self, url: impl Into<UrlOrInvalidText>) {
-        self.0.url_or_text = Some(url.into());
+        self.0.url_or_invalid_text = Some(url.into());
     }
 
     pub(crate) fn set_attempts(&mut self, attempts: AttemptList) {
-        match &mut self.0.response {
+        match &mut self.0.rejected_response {
             Some(response) => response.set_attempts(attempts),
             None => self.0.attempt_list = attempts,
         }
     }
 
     pub(crate) fn set_redirects(&mut self, redirects: Box<[Redirect]>) {
-        match &mut self.0.response {
+        match &mut self.0.rejected_response {
             Some(response) => response.set_redirects(redirects),
             None => self.0.redirects = redirects,
         }
@@ -220,10 +224,10 @@ impl Error {
         self.0.maybe_sent = maybe_sent;
     }
 
-    /// Stores the rejected response. From then on, the attempts and the redirects of the response
-    /// are those of the error.
-    pub(crate) fn set_response(&mut self, response: Response) {
-        self.0.response = Some(response);
+    /// Stores the rejected response. The error then reports the attempts and redirects of that
+    /// response.
+    pub(crate) fn set_rejected_response(&mut self, response: Response) {
+        self.0.rejected_response = Some(response);
     }
 }
 
@@ -233,21 +237,21 @@ impl fmt::Debug for Error {
     }
 }
 
-impl Inner {
+impl ErrorData {
     /// The attempts of the request. An error with a response keeps the attempts in the response, so
     /// that [`Error::into_response`] returns a complete response.
     fn attempt_list(&self) -> &AttemptList {
-        match &self.response {
+        match &self.rejected_response {
             Some(response) => response.attempt_list(),
             None => &self.attempt_list,
         }
     }
 }
 
-impl fmt::Display for Inner {
+impl fmt::Display for ErrorData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.kind)?;
-        if let Some(url) = &self.url_or_text {
+        if let Some(url) = &self.url_or_invalid_text {
             write!(f, " for {url}")?;
         }
         let attempts = self.attempt_list().len();
@@ -261,11 +265,11 @@ impl fmt::Display for Inner {
     }
 }
 
-impl fmt::Debug for Inner {
+impl fmt::Debug for ErrorData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Error");
         debug.field("kind", &self.kind);
-        if let Some(url) = &self.url_or_text {
+        if let Some(url) = &self.url_or_invalid_text {
             debug.field("url", &RedactedUrl(url.as_str()));
         }
         if let Some(detail) = &self.detail {
@@ -275,7 +279,7 @@ impl fmt::Debug for Inner {
             debug.field("source", source);
         }
         debug.field("maybe_sent", &self.maybe_sent);
-        match &self.response {
+        match &self.rejected_response {
             Some(response) => debug.field("response", response),
             None => debug.field("attempts", &self.attempt_list.as_slice()),
         };
@@ -307,22 +311,22 @@ pub enum ErrorKind {
     /// (403 and similar). This kind is also used if the request would use the proxy of an
     /// environment variable whose value is not a proxy URL. Not retried.
     ProxyRefused,
-    /// The [breaker](crate::Breaker) of the host is open because recent connections to it failed,
-    /// and [`Breaker::max_wait`](crate::Breaker::max_wait) is over, or the deadline of the batch
-    /// passes before the next probe. Nothing was sent. Not retried.
+    /// The [breaker](crate::Breaker) of the host is open because recent connections to the host
+    /// failed. The request has waited for [`Breaker::max_wait`](crate::Breaker::max_wait), or the
+    /// deadline of its batch is before the next probe. Nothing was sent. Not retried.
     HostDown,
     /// The TLS handshake failed, or the certificate was rejected. Not retried.
     Tls,
     /// The server closed or reset the connection (in HTTP/2 the stream) before the response head
-    /// was complete, or refused the HTTP/2 stream. `Display` tells a head that was cut short from
-    /// one of which no byte arrived. Retried.
+    /// was complete, or refused the HTTP/2 stream. `Display` states whether any byte of the head
+    /// arrived. Retried.
     Closed,
     /// The connection (in HTTP/2 the stream) was reset or failed while the body was read. Retried.
     Reset,
-    /// The body ended before it was complete. For a [saved](crate::RequestBuilder::save_to) body
-    /// also: its length is not the announced one, the response does not continue the saved part, it
-    /// is a part (206) that was not asked for, or another download has taken over the part file.
-    /// Retried.
+    /// The body ended before it was complete. The body of a [saved](crate::RequestBuilder::save_to)
+    /// response also fails with this kind if its length is not the announced one, if the response
+    /// does not continue the saved part, if the response is a part (206) that was not requested, or
+    /// if another download has taken over the part file. Retried.
     Truncated,
     /// The response is not valid HTTP, or its end is ambiguous. The connection is closed. Not
     /// retried.
@@ -338,7 +342,7 @@ pub enum ErrorKind {
     ///   64 KiB of body bytes that carry no data. The size of a head includes 32 bytes per field,
     ///   as in HTTP/2; the number of fields has no other limit.
     ///
-    /// The source of the error gives the line of the head, or the limit.
+    /// The source of the error names the invalid line of the head, or the limit that was exceeded.
     ///
     /// These are accepted, as RFC 9112 §2.2 allows: lines of the head that end in a line feed only,
     /// empty lines before the head, and the same `Content-Length` repeated. A line fold becomes a
@@ -508,7 +512,7 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// Calls a function of the user. `place` names the function in the error.
+/// Calls a function of the user and catches its panic. `place` describes the function in the error.
 ///
 /// # Errors
 ///
@@ -553,7 +557,7 @@ mod tests {
         assert_eq!(error.source().unwrap().to_string(), "the cause below");
 
         let request = Request::get("http://user:secret@a.example/x").build();
-        error.set_url(request.url_or_text().clone());
+        error.set_url(request.url_or_invalid_text().clone());
         let mut attempts = AttemptList::default();
         for _ in 0..3 {
             let outcome = Outcome::Error(ErrorKind::Closed);

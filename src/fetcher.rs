@@ -44,7 +44,8 @@ use crate::streaming_response::StreamingResponse;
 /// ```
 #[derive(Clone)]
 pub struct Fetcher {
-    /// The connections and limits, shared with clones and siblings.
+    /// The connections and limits, which clones and siblings (see [`to_builder`](Self::to_builder))
+    /// share.
     engine: Arc<Engine>,
     /// The request settings, and the defaults of each job (one input on the way to its result).
     job_options: Arc<JobOptions>,
@@ -64,7 +65,10 @@ impl Fetcher {
         FetcherBuilder::default()
     }
 
-    pub(crate) fn from_parts(engine: Arc<Engine>, job_options: Arc<JobOptions>) -> Self {
+    pub(crate) fn from_engine_and_options(
+        engine: Arc<Engine>,
+        job_options: Arc<JobOptions>,
+    ) -> Self {
         Self {
             engine,
             job_options,
@@ -97,11 +101,11 @@ impl Fetcher {
     /// `transport`, `idle_timeout`, proxies, the resolver, HTTP versions, certificates and
     /// `public_addresses_only`. A host that is paused or down is paused or down for all siblings.
     ///
-    /// A connection carries no credentials of an origin except the client certificate. Siblings
-    /// share client certificates and proxy credentials. Servers that authenticate the connection
-    /// instead of each request (NTLM and Negotiate, RFC 4559) must not be used with siblings.
-    /// Cookies are not shared: a sibling starts with an empty cookie jar. A token source that the
-    /// sibling does not replace is called once for all siblings.
+    /// Shared connections carry no credentials of an origin, except its client certificate.
+    /// Siblings share client certificates and proxy credentials. Siblings must not be used with
+    /// servers that authenticate the connection instead of each request (NTLM and Negotiate, RFC
+    /// 4559). Cookies are not shared: a sibling starts with an empty cookie jar. A token source
+    /// that the sibling does not replace is called once for all siblings.
     ///
     /// ```
     /// # fn main() -> fanout::Result<()> {

@@ -28,7 +28,10 @@ pub(crate) fn percent_encode_non_utf8(value: &[u8]) -> Cow<'_, str> {
 ///
 /// Userinfo is removed: otherwise one server could choose the credentials that another server
 /// receives.
-pub(crate) fn resolve_without_user_info(reference: &str, base: &Url) -> Result<Url, ParseError> {
+pub(crate) fn resolve_url_without_user_info(
+    reference: &str,
+    base: &Url,
+) -> Result<Url, ParseError> {
     let mut url = base.join(reference)?;
     remove_user_info(&mut url);
     Ok(url)
@@ -74,7 +77,7 @@ mod tests {
                 Some("http://b.example/"),
             ),
         ] {
-            let resolved = resolve_without_user_info(&percent_encode_non_utf8(value), &base);
+            let resolved = resolve_url_without_user_info(&percent_encode_non_utf8(value), &base);
             assert_eq!(resolved.ok().as_ref().map(Url::as_str), url, "{value:?}");
         }
     }

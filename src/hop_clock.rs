@@ -20,9 +20,8 @@ pub(crate) enum Phase {
 
 /// The timestamps of a hop, in nanoseconds since the clock's epoch.
 ///
-/// The timestamp of an event that has not happened yet equals the timestamp before it. As an
-/// exception, `connected_at` is the time at which connecting began while a new connection is being
-/// opened.
+/// Until an event has happened, its timestamp equals the timestamp of the event before it. While a
+/// new connection is being opened, `connected_at` is the time at which connecting began.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timestamps {
     pub(crate) started_at: u64,
@@ -49,7 +48,7 @@ pub(crate) struct HopClock {
     response_head_at: AtomicU64,
     last_activity_at: AtomicU64,
     pause_meter: PauseMeter,
-    queue_wait_nanos: AtomicU64,
+    total_queue_wait_nanos: AtomicU64,
 }
 
 impl HopClock {
@@ -64,7 +63,7 @@ impl HopClock {
             response_head_at: AtomicU64::new(0),
             last_activity_at: AtomicU64::new(0),
             pause_meter: PauseMeter::default(),
-            queue_wait_nanos: AtomicU64::new(0),
+            total_queue_wait_nanos: AtomicU64::new(0),
         }
     }
 
@@ -74,7 +73,7 @@ impl HopClock {
         self.phase.store(Phase::Connect as u8, Relaxed);
         self.maybe_sent.store(false, Relaxed);
         self.pause_meter.reset();
-        self.queue_wait_nanos.store(0, Relaxed);
+        self.total_queue_wait_nanos.store(0, Relaxed);
         for timestamp in [
             &self.started_at,
             &self.connected_at,
@@ -112,7 +111,7 @@ impl HopClock {
 
     /// Records that the peer did not and will not process the request.
     #[cfg(feature = "http2")]
-    pub(crate) fn record_unprocessed(&self) {
+    pub(crate) fn record_request_unprocessed(&self) {
         self.maybe_sent.store(false, Relaxed);
     }
 
@@ -131,12 +130,13 @@ impl HopClock {
     }
 
     /// Enters [`Phase::Streaming`].
-    pub(crate) fn start_streaming(&self) {
+    pub(crate) fn enter_streaming_phase(&self) {
         self.phase.store(Phase::Streaming as u8, Relaxed);
     }
 
-    /// Stops the wire-time timeouts while the hop waits for something other than the peer.
-    pub(crate) fn pause(&self, at: Instant) {
+    /// Pauses the wire-time timeouts while the hop waits for something other than the peer, such as
+    /// the handler.
+    pub(crate) fn pause_timeouts(&self, at: Instant) {
         if !self.is_paused() {
             self.pause_meter.start_pause(self.nanos_since_epoch(at));
         }
@@ -149,7 +149,7 @@ impl HopClock {
             return;
         }
         let wait = self.pause_meter.end_pause(self.nanos_since_epoch(at));
-        self.queue_wait_nanos.fetch_add(wait, Relaxed);
+        self.total_queue_wait_nanos.fetch_add(wait, Relaxed);
         for timestamp in [
             &self.started_at,
             &self.connected_at,
@@ -160,13 +160,13 @@ impl HopClock {
         }
     }
 
-    /// The total length of the [queue waits](QueueWait) that have ended, in nanoseconds.
-    pub(crate) fn queue_wait_nanos(&self) -> u64 {
-        self.queue_wait_nanos.load(Relaxed)
+    /// The total length of the [queue waits](QueueWaitGuard) that have ended, in nanoseconds.
+    pub(crate) fn total_queue_wait_nanos(&self) -> u64 {
+        self.total_queue_wait_nanos.load(Relaxed)
     }
 
     /// Ends the pause, if the clock is paused. The pause does not count as inactivity of the peer.
-    pub(crate) fn resume(&self, at: Instant) {
+    pub(crate) fn resume_timeouts(&self, at: Instant) {
         if self.is_paused() {
             self.pause_meter.end_pause(self.nanos_since_epoch(at));
             self.record_activity(at);
@@ -178,15 +178,15 @@ impl HopClock {
     }
 
     /// The total length of the pauses that have ended.
-    pub(crate) fn paused_for(&self) -> Duration {
+    pub(crate) fn total_pause_time(&self) -> Duration {
         Duration::from_nanos(self.pause_meter.total_paused_nanos.load(Relaxed))
     }
 
-    /// The part of [`paused_for`](Self::paused_for) that is between the timestamps of the hop: all
-    /// but the queue waits.
+    /// The total length of the ended pauses, without the [queue waits](QueueWaitGuard). Only these
+    /// pauses are between the timestamps of the hop.
     pub(crate) fn pause_time_without_queue_waits(&self) -> Duration {
         let total = self.pause_meter.total_paused_nanos.load(Relaxed);
-        Duration::from_nanos(total - self.queue_wait_nanos())
+        Duration::from_nanos(total - self.total_queue_wait_nanos())
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -204,7 +204,7 @@ impl HopClock {
     }
 
     pub(crate) fn hop_started_at(&self) -> Instant {
-        self.load_instant(&self.started_at)
+        self.instant_from_nanos(&self.started_at)
     }
 
     pub(crate) fn timestamps(&self) -> Timestamps {
@@ -218,7 +218,7 @@ impl HopClock {
 
     /// The time of the last event, such as bytes that the peer sent or accepted.
     pub(crate) fn last_activity_at(&self) -> Instant {
-        self.load_instant(&self.last_activity_at)
+        self.instant_from_nanos(&self.last_activity_at)
     }
 
     fn nanos_since_epoch(&self, at: Instant) -> u64 {
@@ -226,23 +226,23 @@ impl HopClock {
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    fn load_instant(&self, nanos: &AtomicU64) -> Instant {
+    fn instant_from_nanos(&self, nanos: &AtomicU64) -> Instant {
         self.epoch + Duration::from_nanos(nanos.load(Relaxed))
     }
 }
 
-/// A wait in a queue, such as that for a lookup permit or for a file. It does not count as wire
-/// time, also if the waiting future is dropped.
-pub(crate) struct QueueWait<'a>(&'a HopClock);
+/// Pauses the clock until the guard is dropped, while the hop waits in a queue, for example for a
+/// lookup permit or for a file. The wait does not count as wire time.
+pub(crate) struct QueueWaitGuard<'a>(&'a HopClock);
 
-impl<'a> QueueWait<'a> {
+impl<'a> QueueWaitGuard<'a> {
     pub(crate) fn pause_clock(clock: &'a HopClock) -> Self {
-        clock.pause(Instant::now());
+        clock.pause_timeouts(Instant::now());
         Self(clock)
     }
 }
 
-impl Drop for QueueWait<'_> {
+impl Drop for QueueWaitGuard<'_> {
     fn drop(&mut self) {
         self.0.resume_after_queue_wait(Instant::now());
     }
@@ -254,14 +254,14 @@ pub(crate) struct PauseGuard<'a>(&'a HopClock);
 
 impl<'a> PauseGuard<'a> {
     pub(crate) fn new(clock: &'a HopClock) -> Self {
-        clock.pause(Instant::now());
+        clock.pause_timeouts(Instant::now());
         Self(clock)
     }
 }
 
 impl Drop for PauseGuard<'_> {
     fn drop(&mut self) {
-        self.0.resume(Instant::now());
+        self.0.resume_timeouts(Instant::now());
     }
 }
 
@@ -270,7 +270,7 @@ impl Drop for PauseGuard<'_> {
 #[derive(Default)]
 struct PauseMeter {
     is_paused: AtomicBool,
-    paused_since: AtomicU64,
+    paused_since_nanos: AtomicU64,
     /// The length of all pauses that have ended.
     total_paused_nanos: AtomicU64,
 }
@@ -283,13 +283,13 @@ impl PauseMeter {
 
     fn start_pause(&self, at: u64) {
         self.is_paused.store(true, Relaxed);
-        self.paused_since.store(at, Relaxed);
+        self.paused_since_nanos.store(at, Relaxed);
     }
 
     /// Ends the pause and returns its length.
     fn end_pause(&self, at: u64) -> u64 {
         self.is_paused.store(false, Relaxed);
-        let pause = at.saturating_sub(self.paused_since.load(Relaxed));
+        let pause = at.saturating_sub(self.paused_since_nanos.load(Relaxed));
         self.total_paused_nanos.fetch_add(pause, Relaxed);
         pause
     }
@@ -326,7 +326,7 @@ pub(crate) mod tests {
                 tokio::time::advance(Duration::from_millis(50)).await;
             }
             assert!(!clock.is_paused());
-            assert_eq!(clock.queue_wait_nanos(), nanos(50));
+            assert_eq!(clock.total_queue_wait_nanos(), nanos(50));
             assert_eq!(clock.hop_started_at(), begin + Duration::from_millis(50));
             assert_eq!(clock.pause_time_without_queue_waits(), Duration::ZERO);
         });
@@ -371,21 +371,21 @@ pub(crate) mod tests {
         let clock = HopClock::new(epoch);
         clock.reset(at(0));
         clock.record_response_head(at(1));
-        clock.resume(at(2));
+        clock.resume_timeouts(at(2));
         assert_eq!(clock.last_activity_at(), at(1));
-        clock.pause(at(5));
-        clock.pause(at(8));
+        clock.pause_timeouts(at(5));
+        clock.pause_timeouts(at(8));
         assert!(clock.is_paused());
-        clock.resume(at(10));
-        clock.pause(at(20));
-        clock.resume(at(21));
-        assert_eq!(clock.paused_for(), Duration::from_millis(6));
+        clock.resume_timeouts(at(10));
+        clock.pause_timeouts(at(20));
+        clock.resume_timeouts(at(21));
+        assert_eq!(clock.total_pause_time(), Duration::from_millis(6));
         assert_eq!(
             (clock.is_paused(), clock.last_activity_at()),
             (false, at(21))
         );
         clock.reset(at(30));
-        assert_eq!(clock.paused_for(), Duration::ZERO);
+        assert_eq!(clock.total_pause_time(), Duration::ZERO);
     }
 
     #[test]
@@ -394,11 +394,11 @@ pub(crate) mod tests {
         let at = |ms| epoch + Duration::from_millis(ms);
         let clock = HopClock::new(epoch);
         clock.reset(at(5));
-        clock.pause(at(7));
+        clock.pause_timeouts(at(7));
         clock.resume_after_queue_wait(at(17));
         clock.resume_after_queue_wait(at(18));
-        assert_eq!(clock.queue_wait_nanos(), nanos(10));
-        assert_eq!(clock.paused_for(), Duration::from_millis(10));
+        assert_eq!(clock.total_queue_wait_nanos(), nanos(10));
+        assert_eq!(clock.total_pause_time(), Duration::from_millis(10));
         assert_eq!(clock.pause_time_without_queue_waits(), Duration::ZERO);
         let timestamps = clock.timestamps();
         assert_eq!(
@@ -407,7 +407,7 @@ pub(crate) mod tests {
         );
         assert_eq!((clock.phase(), clock.is_paused()), (Phase::Connect, false));
         clock.reset(at(30));
-        assert_eq!(clock.queue_wait_nanos(), 0);
+        assert_eq!(clock.total_queue_wait_nanos(), 0);
     }
 
     #[test]

@@ -102,7 +102,7 @@
 //! `concurrency` limits the number of requests on the wire. `rate` limits how often requests start;
 //! each retry and each redirect counts as a start. For limits, a host is an origin unless
 //! [`limit_by`](FetcherBuilder::limit_by) defines another key. While a host is at its limit,
-//! requests to other hosts start, as far as the batch has read their inputs. A batch reads a
+//! requests to other hosts start if the batch has already read their inputs. A batch reads a
 //! limited number of inputs ahead ([`look_ahead`](Batch::look_ahead)).
 //!
 //! If the limit on open files is too low for the configured concurrency, the Fetcher uses a lower
@@ -335,7 +335,7 @@
 //! [`Batch::deadline`] ends a batch after a wall-clock duration. `gather` still returns one result
 //! per input: an input that is not done in time gets the result of its last finished attempt (a
 //! response or an error), or [`ErrorKind::Deadline`] if no attempt has finished. If the inputs come
-//! from a stream, the batch stops reading it.
+//! from a stream, the batch stops reading the stream.
 //!
 //! Dropping a batch's future or stream cancels the batch: HTTP/1.1 connections in use are closed,
 //! HTTP/2 streams are reset, and queued requests are dropped. Dropping a [`Fetch`] cancels that

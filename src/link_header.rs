@@ -9,13 +9,13 @@ use std::borrow::Cow;
 use http::header::{HeaderMap, LINK};
 use url::Url;
 
-use crate::header_url::{percent_encode_non_utf8, resolve_without_user_info};
+use crate::header_url::{percent_encode_non_utf8, resolve_url_without_user_info};
 use crate::quoted_string::parse_quoted_string;
 
 /// Optional whitespace (RFC 9110, section 5.6.3).
 const OPTIONAL_WHITESPACE: [char; 2] = [' ', '\t'];
 
-/// The reason why the link with a relation is unknown.
+/// The reason why the target of a link is unknown.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) enum LinkError {
     /// A `Link` header is malformed, and its malformed part may hold the link.
@@ -28,7 +28,7 @@ pub(crate) enum LinkError {
 /// headers hold no such link. `base` is the URL of the document. Relations are case-insensitive.
 ///
 /// Links with an `anchor` that is not the document are skipped (RFC 8288, section 3.2).
-pub(crate) fn find_link(
+pub(crate) fn find_link_target(
     headers: &HeaderMap,
     relation: &str,
     base: &Url,
@@ -44,10 +44,10 @@ pub(crate) fn find_link(
         let is_wanted =
             |link: &Link<'_>| link.applies_to_document(&document) && link.has_relation(relation);
         if let Some(link) = parser.by_ref().find(is_wanted) {
-            let target = resolve_without_user_info(link.target, base);
+            let target = resolve_url_without_user_info(link.target, base);
             return target.map(Some).map_err(|_| LinkError::InvalidTarget);
         }
-        may_be_malformed |= parser.may_hide_link(relation);
+        may_be_malformed |= parser.malformed_text_may_hold_link(relation);
     }
     if may_be_malformed {
         Err(LinkError::MalformedHeader)
@@ -107,7 +107,7 @@ impl<'a> Iterator for LinkParser<'a> {
         if unparsed.is_empty() {
             return None;
         }
-        // A URL holds no `<`, so a target with a `<` is a target without its `>`.
+        // A URL contains no `<`, so a target that contains `<` lacks its closing `>`.
         let bracketed = unparsed.strip_prefix('<');
         let target_and_rest = bracketed.and_then(|bracketed| bracketed.split_once('>'));
         let Some((target, rest)) = target_and_rest.filter(|(target, _)| !target.contains('<'))
@@ -138,7 +138,7 @@ impl<'a> LinkParser<'a> {
 
     /// Whether the malformed part of the field may hold a link with this relation: the part names
     /// the relation, or it begins with a target without its `>`.
-    fn may_hide_link(&self, relation: &str) -> bool {
+    fn malformed_text_may_hold_link(&self, relation: &str) -> bool {
         self.malformed_text.is_some_and(|malformed| {
             let mut words = malformed.split(|c: char| !is_relation_char(c));
             malformed.starts_with('<') || words.any(|word| word.eq_ignore_ascii_case(relation))
@@ -206,7 +206,9 @@ mod tests {
     fn found<const N: usize>(fields: [&str; N], relation: &str) -> Option<String> {
         let headers = headers_of(fields.map(str::as_bytes));
         let base = Url::parse("https://a.example/items/list?page=2").unwrap();
-        find_link(&headers, relation, &base).ok()?.map(String::from)
+        find_link_target(&headers, relation, &base)
+            .ok()?
+            .map(String::from)
     }
 
     #[test]
@@ -271,7 +273,7 @@ mod tests {
             ),
             (b"</caf\xc3\xa9>; rel=next", "https://a.example/caf%C3%A9"),
         ] {
-            let link = find_link(&headers_of([field]), "next", &base);
+            let link = find_link_target(&headers_of([field]), "next", &base);
             assert_eq!(link, Ok(Some(url.parse().unwrap())), "{field:?}");
         }
     }
@@ -279,7 +281,7 @@ mod tests {
     #[test]
     fn malformed_part_that_may_hold_the_link_is_an_error() {
         let base = Url::parse("https://a.example/list").unwrap();
-        let find = |field: &[u8]| find_link(&headers_of([field]), "next", &base);
+        let find = |field: &[u8]| find_link_target(&headers_of([field]), "next", &base);
         for field in [
             &b"?page=3; rel=next"[..],
             b"<?page=3; rel=next",
@@ -309,7 +311,7 @@ mod tests {
     #[test]
     fn fragment_of_the_document_does_not_change_its_anchors() {
         let base = Url::parse("https://a.example/list?page=2#part").unwrap();
-        let find = |field: &'static [u8]| find_link(&headers_of([field]), "next", &base);
+        let find = |field: &'static [u8]| find_link_target(&headers_of([field]), "next", &base);
         let next = Ok(Some("https://a.example/list?page=3".parse().unwrap()));
         assert_eq!(find(b"<?page=3>; rel=next; anchor=\"?page=2\""), next);
         assert_eq!(find(b"<?page=3>; rel=next; anchor=\"\""), next);

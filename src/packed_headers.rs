@@ -16,28 +16,28 @@ const PLAIN_SEPARATOR: u8 = b':';
 const SENSITIVE_SEPARATOR: u8 = b';';
 const LINE_END: u8 = b'\n';
 
-/// The maximum capacity of the scratch buffer between two responses, in bytes.
-const MAX_SCRATCH_CAPACITY: usize = 16 << 10;
+/// The maximum capacity that the scratch buffer keeps after a response, in bytes.
+const MAX_KEPT_SCRATCH_BYTES: usize = 16 << 10;
 
 thread_local! {
     /// The buffer in which headers are packed before they are copied to an allocation of the exact
     /// size. Computing that size first would need a second pass over the headers.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Headers packed as `name:value\n`, or `name;value\n` for a sensitive value.
 #[derive(Clone, Default)]
 pub(crate) struct PackedHeaders {
-    packed: Box<[u8]>,
+    packed_bytes: Box<[u8]>,
     /// The unpacked headers, set on first access.
-    map: OnceLock<Box<HeaderMap>>,
+    unpacked_map: OnceLock<Box<HeaderMap>>,
 }
 
 impl PackedHeaders {
     pub(crate) fn new(map: &HeaderMap) -> Self {
-        let packed = SCRATCH.with_borrow_mut(|scratch| {
+        let packed_bytes = SCRATCH_BUFFER.with_borrow_mut(|scratch| {
             scratch.clear();
-            scratch.shrink_to(MAX_SCRATCH_CAPACITY);
+            scratch.shrink_to(MAX_KEPT_SCRATCH_BYTES);
             for (name, value) in map {
                 scratch.extend_from_slice(name.as_str().as_bytes());
                 scratch.push(if value.is_sensitive() {
@@ -51,18 +51,19 @@ impl PackedHeaders {
             Box::from(scratch.as_slice())
         });
         Self {
-            packed,
-            map: OnceLock::new(),
+            packed_bytes,
+            unpacked_map: OnceLock::new(),
         }
     }
 
     pub(crate) fn as_map(&self) -> &HeaderMap {
-        self.map.get_or_init(|| Box::new(unpack(&self.packed)))
+        self.unpacked_map
+            .get_or_init(|| Box::new(unpack_headers(&self.packed_bytes)))
     }
 
     /// Returns the first value of the header `name` without unpacking the headers.
     pub(crate) fn first_value(&self, name: &str) -> Option<&[u8]> {
-        self.packed
+        self.packed_bytes
             .split(|byte| *byte == LINE_END)
             .find_map(|line| {
                 let rest = line.strip_prefix(name.as_bytes())?;
@@ -72,19 +73,19 @@ impl PackedHeaders {
     }
 
     pub(crate) fn into_map(self) -> HeaderMap {
-        match self.map.into_inner() {
+        match self.unpacked_map.into_inner() {
             Some(map) => *map,
-            None => unpack(&self.packed),
+            None => unpack_headers(&self.packed_bytes),
         }
     }
 }
 
-fn unpack(packed: &[u8]) -> HeaderMap {
+fn unpack_headers(packed: &[u8]) -> HeaderMap {
     let packed = Bytes::copy_from_slice(packed);
     let lines = packed.iter().filter(|byte| **byte == LINE_END).count();
     let mut map = HeaderMap::try_with_capacity(lines).unwrap_or_default();
     for line in packed.split(|byte| *byte == LINE_END) {
-        if let Some((name, value)) = parse_line(&packed, line) {
+        if let Some((name, value)) = parse_packed_line(&packed, line) {
             // Appending fails only if there are more headers than the original map could hold.
             let _ = map.try_append(name, value);
         }
@@ -92,7 +93,7 @@ fn unpack(packed: &[u8]) -> HeaderMap {
     map
 }
 
-fn parse_line(packed: &Bytes, line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
+fn parse_packed_line(packed: &Bytes, line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
     let separator = line
         .iter()
         .position(|byte| matches!(*byte, PLAIN_SEPARATOR | SENSITIVE_SEPARATOR))?;
@@ -112,7 +113,7 @@ mod tests {
     #[test]
     fn empty_headers_need_no_allocation() {
         let packed = PackedHeaders::new(&HeaderMap::new());
-        assert!(packed.packed.is_empty());
+        assert!(packed.packed_bytes.is_empty());
         assert_eq!(packed.as_map().capacity(), 0);
     }
 

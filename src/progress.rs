@@ -30,7 +30,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Progress {
-    pub(crate) total: Option<usize>,
+    pub(crate) total_inputs: Option<usize>,
     pub(crate) inputs_pulled: usize,
     pub(crate) succeeded: usize,
     pub(crate) failed: usize,
@@ -45,8 +45,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn with_total(mut self, total: Option<usize>) -> Self {
-        self.total = total;
+    pub(crate) fn with_total_inputs(mut self, total_inputs: Option<usize>) -> Self {
+        self.total_inputs = total_inputs;
         self
     }
 
@@ -59,7 +59,7 @@ impl Progress {
     /// [`follow_links`](crate::AsCompleted::follow_links). `None` for a stream, or if the
     /// `size_hint` of the iterator is not exact.
     pub fn total(&self) -> Option<usize> {
-        self.total
+        self.total_inputs
     }
 
     /// The number of inputs pulled from the iterator or stream so far. Inputs are pulled ahead of
@@ -113,8 +113,9 @@ impl Progress {
         self.elapsed
     }
 
-    /// The number of results per second, over about the last 10 s, or since the previous call if it
-    /// was longer ago. After the end of a batch, the average over the whole batch.
+    /// The number of results per second, over about the last 10 s. If the previous call was longer
+    /// ago, the number counts from that call. After the end of a batch, the number is the average
+    /// over the whole batch.
     pub fn completed_per_second(&self) -> f64 {
         self.completed_per_second
     }
@@ -123,7 +124,7 @@ impl Progress {
     /// [`completed_per_second`](Self::completed_per_second). `None` if the [`total`](Self::total)
     /// is unknown, or if no request completed recently.
     pub fn eta(&self) -> Option<Duration> {
-        let left = self.total?.saturating_sub(self.completed());
+        let left = self.total_inputs?.saturating_sub(self.completed());
         let seconds = match left {
             0 => 0.0,
             left => left as f64 / self.completed_per_second,
@@ -131,8 +132,8 @@ impl Progress {
         Duration::try_from_secs_f64(seconds).ok()
     }
 
-    /// The hosts with the most unfinished requests, largest first. At most a few hosts are listed,
-    /// and no host without queued requests.
+    /// The hosts with the most unfinished requests, largest first. Only a few hosts are listed, and
+    /// only hosts with queued requests.
     ///
     /// A host is an origin, or a key of [`limit_by`](crate::FetcherBuilder::limit_by).
     pub fn busiest_hosts(&self) -> &[HostProgress] {
@@ -148,7 +149,7 @@ impl Progress {
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.completed())?;
-        if let Some(total) = self.total {
+        if let Some(total) = self.total_inputs {
             write!(f, " of {total}")?;
         }
         write!(
@@ -175,64 +176,64 @@ impl fmt::Display for Progress {
 #[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Waiting {
-    pub(crate) for_concurrency: usize,
-    pub(crate) for_rate: usize,
-    pub(crate) for_backoff: usize,
-    pub(crate) for_breaker: usize,
-    pub(crate) for_token: usize,
-    pub(crate) while_paused: usize,
-    pub(crate) undelivered: usize,
+    pub(crate) waiting_for_concurrency: usize,
+    pub(crate) waiting_for_rate: usize,
+    pub(crate) waiting_for_backoff: usize,
+    pub(crate) waiting_for_breaker: usize,
+    pub(crate) waiting_for_token: usize,
+    pub(crate) waiting_while_paused: usize,
+    pub(crate) undelivered_results: usize,
 }
 
 impl Waiting {
     /// The number of requests that have no result and are not in flight.
     pub fn total(&self) -> usize {
-        self.for_concurrency
-            + self.for_rate
-            + self.for_backoff
-            + self.for_breaker
-            + self.for_token
-            + self.while_paused
+        self.waiting_for_concurrency
+            + self.waiting_for_rate
+            + self.waiting_for_backoff
+            + self.waiting_for_breaker
+            + self.waiting_for_token
+            + self.waiting_while_paused
     }
 
     /// The number of requests waiting for a concurrency slot of the Fetcher, the batch or the host,
     /// or for their name lookups to begin. Requests that are about to start are included.
     pub fn for_concurrency(&self) -> usize {
-        self.for_concurrency
+        self.waiting_for_concurrency
     }
 
     /// The number of requests waiting for a [rate limit](crate::Rate).
     pub fn for_rate(&self) -> usize {
-        self.for_rate
+        self.waiting_for_rate
     }
 
     /// The number of requests waiting for the backoff before a retry, for the [final
     /// round](crate::Retry::final_round), or for the end of a pause that the host requested, for
     /// example with `Retry-After`.
     pub fn for_backoff(&self) -> usize {
-        self.for_backoff
+        self.waiting_for_backoff
     }
 
     /// The number of requests waiting for a host whose [breaker](crate::Breaker) is open.
     pub fn for_breaker(&self) -> usize {
-        self.for_breaker
+        self.waiting_for_breaker
     }
 
     /// The number of requests waiting for a bearer token from a [token
     /// source](crate::Host::token_source).
     pub fn for_token(&self) -> usize {
-        self.for_token
+        self.waiting_for_token
     }
 
     /// The number of requests waiting for [`BatchHandle::resume`](crate::BatchHandle::resume).
     pub fn while_paused(&self) -> usize {
-        self.while_paused
+        self.waiting_while_paused
     }
 
     /// The number of results that the consumer has not taken yet. Their requests are not part of
     /// [`total`](Self::total).
     pub fn undelivered(&self) -> usize {
-        self.undelivered
+        self.undelivered_results
     }
 }
 
@@ -240,12 +241,12 @@ impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} waiting", self.total())?;
         let counts = [
-            (self.for_concurrency, WaitReason::Concurrency),
-            (self.for_rate, WaitReason::Rate),
-            (self.for_backoff, WaitReason::Backoff),
-            (self.for_breaker, WaitReason::Breaker),
-            (self.for_token, WaitReason::Token),
-            (self.while_paused, WaitReason::Paused),
+            (self.waiting_for_concurrency, WaitReason::Concurrency),
+            (self.waiting_for_rate, WaitReason::Rate),
+            (self.waiting_for_backoff, WaitReason::Backoff),
+            (self.waiting_for_breaker, WaitReason::Breaker),
+            (self.waiting_for_token, WaitReason::Token),
+            (self.waiting_while_paused, WaitReason::Paused),
         ];
         let mut separator = " (";
         for (count, reason) in counts.into_iter().filter(|(count, _)| *count > 0) {

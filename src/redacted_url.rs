@@ -7,20 +7,20 @@
 use std::fmt;
 
 /// The length in bytes after which a displayed URL is cut.
-const MAX_SHOWN_LEN: usize = 512;
+const MAX_SHOWN_URL_BYTES: usize = 512;
 /// The length in bytes of the longest parameter name that is shown.
-const MAX_NAME_LEN: usize = 64;
+const MAX_SHOWN_PARAMETER_NAME_BYTES: usize = 64;
 /// The length in bytes of the longest parameter without a value that is shown. A longer one may be
 /// a key.
-const MAX_BARE_PARAMETER_LEN: usize = 16;
+const MAX_SHOWN_BARE_PARAMETER_BYTES: usize = 16;
 
 /// A URL, or the invalid text that was passed as a URL. `Display` and `Debug` show the names of its
 /// query parameters, with `***` in place of the values, and at most 512 bytes.
 ///
 /// The parameters of a fragment (`#access_token=…`) and of a path segment (`;jsessionid=…`) are
-/// treated alike. A parameter without `=` is shown only if it is short and the first one, as in
-/// `?wsdl`, because a longer one may be a key, and a later one the rest of a value with an
-/// unencoded `&`. In an encoded URL, `%3F` begins the query and `%3D` ends a name.
+/// redacted like those of the query. A parameter without `=` is shown only if it is short and comes
+/// first, as in `?wsdl`. A longer one may be a key, and a later one may be the rest of a value with
+/// an unencoded `&`. In a percent-encoded URL, `%3F` begins the query and `%3D` ends a name.
 pub(crate) struct RedactedUrl<'a>(pub(crate) &'a str);
 
 /// The part of a URL in which a delimiter was found.
@@ -33,16 +33,16 @@ enum UrlPart {
 }
 
 impl UrlPart {
-    /// Finds the delimiter that ends the current component of this part. Returns its position, its
-    /// length and the part that it begins.
-    fn find_delimiter(self, text: &str) -> Option<(usize, usize, UrlPart)> {
+    /// Finds the first delimiter in `text`, which begins in this part of a URL. Returns the
+    /// position and the length of the delimiter, and the part of the URL after it.
+    fn find_next_delimiter(self, text: &str) -> Option<(usize, usize, UrlPart)> {
         let bytes = text.as_bytes();
         (0..bytes.len()).find_map(|at| {
             let next_part = match (self, bytes[at]) {
                 (UrlPart::Path | UrlPart::PathParameters, b'?') => UrlPart::Query,
                 (UrlPart::Path | UrlPart::PathParameters, b';' | b'&') => UrlPart::PathParameters,
                 (UrlPart::Path | UrlPart::PathParameters, b'%')
-                    if is_encoded_at(text, at, "%3F") =>
+                    if is_percent_encoding_at(text, at, "%3F") =>
                 {
                     return Some((at, 3, UrlPart::Query));
                 }
@@ -58,13 +58,13 @@ impl UrlPart {
 }
 
 impl RedactedUrl<'_> {
-    fn to_shown_text(&self) -> String {
+    fn to_redacted_text(&self) -> String {
         let mut shown = String::new();
         let mut part = UrlPart::Path;
         let mut may_show_bare_parameter = false;
         let mut rest = self.0;
         loop {
-            let delimiter = part.find_delimiter(rest);
+            let delimiter = part.find_next_delimiter(rest);
             let (end, delimiter_len, next_part) = delimiter.unwrap_or((rest.len(), 0, part));
             let component = &rest[..end];
             if part == UrlPart::Path {
@@ -72,8 +72,8 @@ impl RedactedUrl<'_> {
             } else {
                 push_redacted_parameter(&mut shown, component, may_show_bare_parameter);
             }
-            if delimiter.is_none() || shown.len() > MAX_SHOWN_LEN {
-                return truncated(shown);
+            if delimiter.is_none() || shown.len() > MAX_SHOWN_URL_BYTES {
+                return truncated_with_ellipsis(shown);
             }
             shown.push_str(&rest[end..end + delimiter_len]);
             rest = &rest[end + delimiter_len..];
@@ -84,12 +84,12 @@ impl RedactedUrl<'_> {
 }
 
 fn push_redacted_parameter(shown: &mut String, parameter: &str, may_show_bare: bool) {
-    let (name, equals_sign, value) = split_parameter(parameter);
-    // The `=` at the end of a base64 text is padding.
+    let (name, equals_sign, value) = split_parameter_at_equals(parameter);
+    // A value of `=` only is the padding of a base64 text, so the parameter has no value.
     let is_bare = value.bytes().all(|byte| byte == b'=');
     let max_name_len = match (is_bare, may_show_bare) {
-        (false, _) => MAX_NAME_LEN,
-        (true, true) => MAX_BARE_PARAMETER_LEN,
+        (false, _) => MAX_SHOWN_PARAMETER_NAME_BYTES,
+        (true, true) => MAX_SHOWN_BARE_PARAMETER_BYTES,
         (true, false) => 0,
     };
     if name.len() <= max_name_len {
@@ -107,10 +107,10 @@ fn push_redacted_parameter(shown: &mut String, parameter: &str, may_show_bare: b
 
 /// Splits a parameter into its name, its equals sign and its value. A parameter without an equals
 /// sign is a name.
-fn split_parameter(parameter: &str) -> (&str, &str, &str) {
+fn split_parameter_at_equals(parameter: &str) -> (&str, &str, &str) {
     let plain = parameter.find('=').map(|at| (at, at + 1));
     let encoded = (0..plain.map_or(parameter.len(), |(at, _)| at))
-        .find(|&at| is_encoded_at(parameter, at, "%3D"))
+        .find(|&at| is_percent_encoding_at(parameter, at, "%3D"))
         .map(|at| (at, at + 3));
     match encoded.or(plain) {
         Some((start, end)) => (
@@ -123,15 +123,15 @@ fn split_parameter(parameter: &str) -> (&str, &str, &str) {
 }
 
 /// Whether the text has the percent-encoded character `encoded` at the byte position `at`.
-fn is_encoded_at(text: &str, at: usize, encoded: &str) -> bool {
+fn is_percent_encoding_at(text: &str, at: usize, encoded: &str) -> bool {
     let found = text.as_bytes().get(at..at + encoded.len());
     found.is_some_and(|found| found.eq_ignore_ascii_case(encoded.as_bytes()))
 }
 
 /// Cuts a text that is too long, at the end of a character, and marks the cut with `…`.
-fn truncated(mut shown: String) -> String {
-    if shown.len() > MAX_SHOWN_LEN {
-        let end = (0..=MAX_SHOWN_LEN)
+fn truncated_with_ellipsis(mut shown: String) -> String {
+    if shown.len() > MAX_SHOWN_URL_BYTES {
+        let end = (0..=MAX_SHOWN_URL_BYTES)
             .rev()
             .find(|&at| shown.is_char_boundary(at));
         shown.truncate(end.unwrap_or(0));
@@ -140,8 +140,9 @@ fn truncated(mut shown: String) -> String {
     shown
 }
 
-/// Redacts each URL in the value of a header that is more than a URL, such as `Link` or `Refresh`.
-pub(crate) fn redacted_urls_in(header_value: &str) -> String {
+/// Redacts each URL in the value of a header that contains more than one URL or other text, such as
+/// `Link` or `Refresh`.
+pub(crate) fn with_redacted_urls(header_value: &str) -> String {
     let is_boundary = |character: char| " \t<>\"".contains(character);
     let mut shown = String::new();
     for piece in header_value.split_inclusive(is_boundary) {
@@ -149,8 +150,8 @@ pub(crate) fn redacted_urls_in(header_value: &str) -> String {
             Some((at, last)) if is_boundary(last) => piece.split_at(at),
             _ => (piece, ""),
         };
-        if may_be_url(text) {
-            shown.push_str(&RedactedUrl(text).to_shown_text());
+        if may_be_url_with_parameters(text) {
+            shown.push_str(&RedactedUrl(text).to_redacted_text());
         } else {
             shown.push_str(text);
         }
@@ -160,7 +161,7 @@ pub(crate) fn redacted_urls_in(header_value: &str) -> String {
 }
 
 /// Whether a piece of a header value may be a URL with parameters. `html;charset=utf-8` is not one.
-fn may_be_url(text: &str) -> bool {
+fn may_be_url_with_parameters(text: &str) -> bool {
     text.contains(['?', '#'])
         || text.starts_with('/')
         || text.contains("://")
@@ -170,14 +171,14 @@ fn may_be_url(text: &str) -> bool {
 
 impl fmt::Display for RedactedUrl<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.to_shown_text())
+        f.write_str(&self.to_redacted_text())
     }
 }
 
 /// Quotes and escapes the text.
 impl fmt::Debug for RedactedUrl<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.to_shown_text(), f)
+        fmt::Debug::fmt(&self.to_redacted_text(), f)
     }
 }
 
@@ -200,7 +201,7 @@ mod tests {
             let ends_at_slash = start == ";" || start == "&";
             prop_assume!(!ends_at_slash || !value.contains('/'));
             let url = format!("{base}{start}{name}{equals_sign}{value}");
-            for shown in [RedactedUrl(&url).to_string(), redacted_urls_in(&url)] {
+            for shown in [RedactedUrl(&url).to_string(), with_redacted_urls(&url)] {
                 prop_assert!(!shown.contains("S3CR3T"), "{url} {shown}");
             }
         }
@@ -329,7 +330,7 @@ mod tests {
                 "5; url=http://a.example/?key=***",
             ),
         ] {
-            assert_eq!(redacted_urls_in(value), shown);
+            assert_eq!(with_redacted_urls(value), shown);
         }
     }
 }

@@ -63,7 +63,7 @@ pub(crate) use url_or_text::{UrlOrInvalidText, origin};
 #[derive(Clone)]
 #[must_use = "a request does nothing until it is passed to a Fetcher"]
 pub struct Request {
-    url_or_text: UrlOrInvalidText,
+    url_or_invalid_text: UrlOrInvalidText,
     method: Method,
     body: Body,
     is_marked_idempotent: bool,
@@ -79,7 +79,7 @@ struct RequestExtras {
     headers: HeaderMap,
     save_path: Option<Arc<Path>>,
     decodes_content: Option<bool>,
-    timeout: Option<Duration>,
+    attempt_timeout: Option<Duration>,
     max_redirects: Option<u32>,
     redirect_policy: Option<RedirectPolicy>,
     proxy_choice: ProxyChoice,
@@ -88,7 +88,7 @@ struct RequestExtras {
     invalid_reason: Option<InvalidReason>,
 }
 
-static NO_EXTRAS: LazyLock<RequestExtras> = LazyLock::new(RequestExtras::default);
+static DEFAULT_EXTRAS: LazyLock<RequestExtras> = LazyLock::new(RequestExtras::default);
 
 impl Request {
     /// Starts a request with `method`. `CONNECT` is not supported.
@@ -160,7 +160,7 @@ impl Request {
     /// The URL, without userinfo. `None` if the request was made from text that is not an `http`
     /// or `https` URL.
     pub fn url(&self) -> Option<&Url> {
-        self.url_or_text.url().map(|url| &**url)
+        self.url_or_invalid_text.url().map(|url| &**url)
     }
 
     /// The URL as text, or the invalid text that was passed as a URL. The text never contains
@@ -173,7 +173,7 @@ impl Request {
     /// assert_eq!(Request::get("not a url").build().url_str(), "not a url");
     /// ```
     pub fn url_str(&self) -> &str {
-        self.url_or_text.as_str()
+        self.url_or_invalid_text.as_str()
     }
 
     /// The headers set on this request.
@@ -189,10 +189,10 @@ impl Request {
         &self.body
     }
 
-    /// The limit on the wire time of one attempt, set with [`RequestBuilder::timeout`]. `None` is
-    /// no limit.
+    /// The limit on the wire time of one attempt, set with [`RequestBuilder::timeout`]. `None`
+    /// means no limit.
     pub fn timeout(&self) -> Option<Duration> {
-        self.extras().timeout
+        self.extras().attempt_timeout
     }
 
     /// The number of redirects to follow, set with [`RequestBuilder::max_redirects`]. `None` means
@@ -255,41 +255,46 @@ impl Request {
         &self.extras().proxy_choice
     }
 
-    pub(crate) fn url_or_text(&self) -> &UrlOrInvalidText {
-        &self.url_or_text
+    pub(crate) fn url_or_invalid_text(&self) -> &UrlOrInvalidText {
+        &self.url_or_invalid_text
     }
 
     pub(crate) fn shared_url(&self) -> Option<&Arc<Url>> {
-        self.url_or_text.url()
+        self.url_or_invalid_text.url()
     }
 
     /// The request that follows a redirect of this request to `url`.
     ///
-    /// If `becomes_get`, the method becomes GET, and the body and its headers are dropped (RFC 9110
-    /// §15.4). If `is_cross_origin`, the `Host` header and every header that carries credentials
-    /// are dropped.
-    pub(crate) fn redirected(&self, url: Url, becomes_get: bool, is_cross_origin: bool) -> Self {
+    /// If `changes_method_to_get`, the method becomes GET, and the body and its headers are dropped
+    /// (RFC 9110 §15.4). If `is_cross_origin`, the `Host` header and every header that carries
+    /// credentials are dropped.
+    pub(crate) fn redirected(
+        &self,
+        url: Url,
+        changes_method_to_get: bool,
+        is_cross_origin: bool,
+    ) -> Self {
         let mut next = self.clone();
-        if becomes_get {
+        if changes_method_to_get {
             next.method = Method::GET;
             next.body = Body::default();
         }
         if let Some(extras) = &mut next.extras {
-            if becomes_get {
+            if changes_method_to_get {
                 for name in &CONTENT_HEADERS {
                     extras.headers.remove(name);
                 }
             }
             if is_cross_origin {
-                credentials::remove_credentials(&mut extras.headers);
+                credentials::remove_credential_headers(&mut extras.headers);
                 extras.headers.remove(header::HOST);
             }
         }
         match require_http_scheme(&url, url.as_str()) {
-            Ok(()) => next.url_or_text = UrlOrInvalidText::Url(Arc::new(url)),
+            Ok(()) => next.url_or_invalid_text = UrlOrInvalidText::Url(Arc::new(url)),
             Err(reason) => {
-                next.url_or_text = UrlOrInvalidText::InvalidText(
-                    credentials::without_user_info(url.as_str()).into(),
+                next.url_or_invalid_text = UrlOrInvalidText::InvalidText(
+                    credentials::mask_possible_user_info(url.as_str()).into(),
                 );
                 next.set_invalid(reason);
             }
@@ -308,7 +313,7 @@ impl Request {
 
     /// The same request without the fragment of its URL, which is not sent.
     pub(crate) fn without_fragment(mut self) -> Self {
-        if let UrlOrInvalidText::Url(url) = &mut self.url_or_text
+        if let UrlOrInvalidText::Url(url) = &mut self.url_or_invalid_text
             && url.fragment().is_some()
         {
             Arc::make_mut(url).set_fragment(None);
@@ -319,7 +324,7 @@ impl Request {
     /// A request for the URL in `text`. If `text` is not a URL, the request is invalid.
     fn from_text(method: Method, text: &str) -> Self {
         match parse_url(text) {
-            Ok(url) => Self::from_parsed(method, url),
+            Ok(url) => Self::from_valid_url(method, url),
             Err(reason) => Self::from_invalid_text(method, text, reason),
         }
     }
@@ -328,15 +333,16 @@ impl Request {
     /// invalid.
     fn from_url(url: Url) -> Self {
         match require_http_scheme(&url, url.as_str()) {
-            Ok(()) => Self::from_parsed(Method::GET, url),
+            Ok(()) => Self::from_valid_url(Method::GET, url),
             Err(reason) => Self::from_invalid_text(Method::GET, url.as_str(), reason),
         }
     }
 
     #[inline]
-    fn from_parsed(method: Method, mut url: Url) -> Self {
-        let authorization = credentials::take_user_info(&mut url);
-        let mut request = Self::with_url_or_text(method, UrlOrInvalidText::Url(Arc::new(url)));
+    fn from_valid_url(method: Method, mut url: Url) -> Self {
+        let authorization = credentials::take_user_info_as_authorization(&mut url);
+        let mut request =
+            Self::with_url_or_invalid_text(method, UrlOrInvalidText::Url(Arc::new(url)));
         match authorization {
             Some(Ok(value)) => request.insert_header(header::AUTHORIZATION, value),
             Some(Err(reason)) => request.set_invalid(reason),
@@ -346,16 +352,16 @@ impl Request {
     }
 
     fn from_invalid_text(method: Method, text: &str, reason: InvalidReason) -> Self {
-        let text = credentials::without_user_info(text);
+        let text = credentials::mask_possible_user_info(text);
         let mut request =
-            Self::with_url_or_text(method, UrlOrInvalidText::InvalidText(text.into()));
+            Self::with_url_or_invalid_text(method, UrlOrInvalidText::InvalidText(text.into()));
         request.set_invalid(reason);
         request
     }
 
-    fn with_url_or_text(method: Method, url_or_text: UrlOrInvalidText) -> Self {
+    fn with_url_or_invalid_text(method: Method, url_or_invalid_text: UrlOrInvalidText) -> Self {
         Self {
-            url_or_text,
+            url_or_invalid_text,
             method,
             body: Body::default(),
             is_marked_idempotent: false,
@@ -367,7 +373,7 @@ impl Request {
     fn extras(&self) -> &RequestExtras {
         match &self.extras {
             Some(extras) => extras,
-            None => &NO_EXTRAS,
+            None => &DEFAULT_EXTRAS,
         }
     }
 
@@ -377,7 +383,7 @@ impl Request {
 
     fn insert_header(&mut self, name: HeaderName, value: HeaderValue) {
         if self.extras_mut().headers.try_insert(name, value).is_err() {
-            self.set_invalid(TOO_MANY_HEADERS);
+            self.set_invalid(TOO_MANY_HEADERS_REASON);
         }
     }
 
@@ -399,11 +405,11 @@ const CONTENT_HEADERS: [HeaderName; 6] = [
     header::TRANSFER_ENCODING,
 ];
 
-const TOO_MANY_HEADERS: &str = "it has too many headers";
+const TOO_MANY_HEADERS_REASON: &str = "it has too many headers";
 
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.method, self.url_or_text)
+        write!(f, "{} {}", self.method, self.url_or_invalid_text)
     }
 }
 
@@ -422,7 +428,7 @@ impl fmt::Debug for Request {
         if let Some(decodes_content) = extras.decodes_content {
             debug.field("decode_content", &decodes_content);
         }
-        if let Some(timeout) = extras.timeout {
+        if let Some(timeout) = extras.attempt_timeout {
             debug.field("timeout", &timeout);
         }
         if self.is_marked_idempotent {

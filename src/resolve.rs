@@ -32,8 +32,8 @@ pub trait Resolve: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Returns an error if the future returns [`NotFound`](io::ErrorKind::NotFound) or an empty
-    /// list, the host does not exist: the request fails with
+    /// If the future returns [`NotFound`](io::ErrorKind::NotFound) or an empty list, the host does
+    /// not exist: the request fails with
     /// [`ErrorKind::HostNotFound`](crate::ErrorKind::HostNotFound) and is not retried. If the
     /// future returns any other error, the lookup failed: the attempt fails with
     /// [`ErrorKind::Dns`](crate::ErrorKind::Dns) and is retried.

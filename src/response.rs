@@ -25,7 +25,8 @@ use crate::timings::{Attempt, AttemptList, Timings};
 /// The body has been read, so no method is async. A response with any status is a `Response`;
 /// [`error_for_status`](Response::error_for_status) turns 4xx and 5xx into an error.
 ///
-/// A `Response` is one pointer wide. Its heap memory is little larger than its headers and body.
+/// A `Response` is one pointer wide. On the heap it takes a little more memory than its headers and
+/// body.
 ///
 /// ```
 /// # fn main() -> fanout::Result<()> {
@@ -38,10 +39,10 @@ use crate::timings::{Attempt, AttemptList, Timings};
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Response(Box<Inner>);
+pub struct Response(Box<ResponseData>);
 
 #[derive(Clone)]
-struct Inner {
+struct ResponseData {
     status: StatusCode,
     version: Version,
     headers: PackedHeaders,
@@ -56,7 +57,7 @@ struct Inner {
 #[derive(Clone)]
 pub(crate) struct SavedFile {
     pub(crate) path: Arc<Path>,
-    pub(crate) bytes: u64,
+    pub(crate) size_bytes: u64,
 }
 
 /// A redirect that was followed, from [`Response::redirects`].
@@ -102,8 +103,8 @@ impl fmt::Debug for Redirect {
 }
 
 impl Response {
-    /// Creates a response. The headers are copied. `body` is not copied, so it should not be a
-    /// slice of a larger buffer.
+    /// Creates a response. The headers are copied; `body` is not. If `body` is a slice of a larger
+    /// buffer, the response keeps the whole buffer alive.
     pub(crate) fn new(
         status: StatusCode,
         version: Version,
@@ -111,13 +112,13 @@ impl Response {
         url: Arc<Url>,
         body: Bytes,
     ) -> Self {
-        Self(Box::new(Inner {
+        Self(Box::new(ResponseData {
             status,
             version,
             headers: PackedHeaders::new(headers),
             url,
             body,
-            attempts: AttemptList::None,
+            attempts: AttemptList::NoAttempt,
             redirects: Box::default(),
             saved_file: None,
         }))
@@ -184,7 +185,7 @@ impl Response {
     /// The size in bytes of the file that the body was [saved to](Self::saved_to). `None` if the
     /// body was not saved.
     pub fn saved_bytes(&self) -> Option<u64> {
-        self.0.saved_file.as_ref().map(|file| file.bytes)
+        self.0.saved_file.as_ref().map(|file| file.size_bytes)
     }
 
     /// Converts the response into its body.
@@ -236,7 +237,7 @@ impl Response {
         }
         let mut error = Error::from_kind(ErrorKind::Status).with_detail(status.to_string());
         error.set_url(Arc::clone(self.shared_url()));
-        error.set_response(self);
+        error.set_rejected_response(self);
         Err(error)
     }
 
@@ -274,7 +275,7 @@ impl Response {
     /// # }
     /// ```
     pub fn link(&self, relation: &str) -> Option<Url> {
-        link_header::find_link(self.headers(), relation, self.url()).ok()?
+        link_header::find_link_target(self.headers(), relation, self.url()).ok()?
     }
 
     /// The time spent queued and in each phase on the wire, summed over all attempts of the
@@ -309,14 +310,14 @@ impl Response {
 /// `about:blank`.
 impl From<http::Response<Bytes>> for Response {
     fn from(response: http::Response<Bytes>) -> Self {
-        static BLANK_URL: LazyLock<Arc<Url>> =
+        static ABOUT_BLANK_URL: LazyLock<Arc<Url>> =
             LazyLock::new(|| Arc::new(Url::parse("about:blank").expect("a valid URL")));
         let (head, body) = response.into_parts();
         Self::new(
             head.status,
             head.version,
             &head.headers,
-            Arc::clone(&BLANK_URL),
+            Arc::clone(&ABOUT_BLANK_URL),
             body,
         )
     }
@@ -445,7 +446,11 @@ mod tests {
 
     #[test]
     fn response_is_at_most_160_bytes() {
-        assert!(size_of::<Inner>() <= 160, "{}", size_of::<Inner>());
+        assert!(
+            size_of::<ResponseData>() <= 160,
+            "{}",
+            size_of::<ResponseData>()
+        );
     }
 
     #[test]

@@ -86,8 +86,8 @@ impl StreamingResponse {
         self.head.timings()
     }
 
-    /// The attempts of the request, oldest first. The last attempt received this response, and
-    /// lasts until the handler was called.
+    /// The attempts of the request, oldest first. The last attempt received this response. Its
+    /// timings end at the call of the handler.
     pub fn attempts(&self) -> &[Attempt] {
         self.head.attempts()
     }
@@ -115,7 +115,7 @@ impl StreamingResponse {
             return Ok(self);
         }
         let mut error = Error::from_kind(ErrorKind::Status).with_detail(status.to_string());
-        error.set_response(self.head);
+        error.set_rejected_response(self.head);
         Err(error)
     }
 
@@ -165,8 +165,8 @@ pub(crate) struct BodyChannel(Mutex<ChannelState>);
 struct ChannelState {
     /// Whether the handler waits for a chunk.
     is_chunk_requested: bool,
-    /// A chunk that was sent and not yet received. An inner `None` is the end of the body.
-    chunk: Option<Option<Result<Bytes>>>,
+    /// A chunk that was sent but not yet received. An inner `None` is the end of the body.
+    sent_chunk: Option<Option<Result<Bytes>>>,
     /// Whether the handler has received the end of the body or an error.
     is_body_finished: bool,
     /// Whether the worker has stopped reading the body.
@@ -176,13 +176,13 @@ struct ChannelState {
 }
 
 impl BodyChannel {
-    fn lock(&self) -> MutexGuard<'_, ChannelState> {
+    fn lock_state(&self) -> MutexGuard<'_, ChannelState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn poll_next_chunk(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes>>> {
-        let mut state = self.lock();
-        if let Some(chunk) = state.chunk.take() {
+        let mut state = self.lock_state();
+        if let Some(chunk) = state.sent_chunk.take() {
             state.is_body_finished = !matches!(chunk, Some(Ok(_)));
             return Poll::Ready(chunk);
         }
@@ -198,8 +198,8 @@ impl BodyChannel {
         state.handler_waker = Some(cx.waker().clone());
         let worker = state.worker_waker.take();
         drop(state);
-        // A worker that polls the handler in its own task checks for a request afterwards and needs
-        // no wake-up.
+        // A worker that polls the handler in its own task needs no wake-up: it checks for a chunk
+        // request after each poll.
         if let Some(worker) = worker.filter(|worker| !worker.will_wake(cx.waker())) {
             worker.wake();
         }
@@ -208,7 +208,7 @@ impl BodyChannel {
 
     /// Polls until the handler requests a chunk.
     pub(crate) fn poll_chunk_requested(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut state = self.lock();
+        let mut state = self.lock_state();
         if state.is_chunk_requested {
             return Poll::Ready(());
         }
@@ -219,9 +219,9 @@ impl BodyChannel {
     /// Sends the requested chunk. The handler is woken only if it reads in another task, because
     /// the worker's own task polls the handler next.
     pub(crate) fn send_chunk(&self, chunk: Option<Result<Bytes>>, cx: &Context<'_>) {
-        let mut state = self.lock();
+        let mut state = self.lock_state();
         state.is_chunk_requested = false;
-        state.chunk = Some(chunk);
+        state.sent_chunk = Some(chunk);
         let handler = state.handler_waker.take();
         drop(state);
         if let Some(handler) = handler.filter(|handler| !handler.will_wake(cx.waker())) {
@@ -229,9 +229,10 @@ impl BodyChannel {
         }
     }
 
-    /// Closes the channel. A later read of the handler fails, after a chunk that was already sent.
-    pub(crate) fn close(&self) {
-        let mut state = self.lock();
+    /// Closes the channel. The handler can still read a chunk that was already sent; later reads
+    /// fail.
+    pub(crate) fn close_channel(&self) {
+        let mut state = self.lock_state();
         state.has_worker_stopped = true;
         let handler = state.handler_waker.take();
         drop(state);

@@ -23,10 +23,10 @@ use crate::error::ErrorKind;
 /// ```
 #[derive(Copy, Clone, Default, PartialEq, Eq)]
 pub struct Timings {
-    queued: u64,
-    connect: u64,
-    response_head: u64,
-    body: u64,
+    queued_nanos: u64,
+    connect_nanos: u64,
+    response_head_nanos: u64,
+    body_nanos: u64,
 }
 
 impl Timings {
@@ -37,33 +37,33 @@ impl Timings {
         body: Duration,
     ) -> Self {
         Self {
-            queued: saturating_nanos(queued),
-            connect: saturating_nanos(connect),
-            response_head: saturating_nanos(response_head),
-            body: saturating_nanos(body),
+            queued_nanos: saturating_nanos(queued),
+            connect_nanos: saturating_nanos(connect),
+            response_head_nanos: saturating_nanos(response_head),
+            body_nanos: saturating_nanos(body),
         }
     }
 
     /// The time spent queued: waiting for a concurrency slot, a rate limit, a backoff or a paused
     /// host.
     pub fn queued(&self) -> Duration {
-        Duration::from_nanos(self.queued)
+        Duration::from_nanos(self.queued_nanos)
     }
 
     /// The time to resolve the host name, connect and complete the TLS handshake. Zero if an
     /// existing connection was reused.
     pub fn connect(&self) -> Duration {
-        Duration::from_nanos(self.connect)
+        Duration::from_nanos(self.connect_nanos)
     }
 
     /// The time to send the request and receive the complete response head.
     pub fn response_head(&self) -> Duration {
-        Duration::from_nanos(self.response_head)
+        Duration::from_nanos(self.response_head_nanos)
     }
 
     /// The time from the end of the response head to the last byte of the body.
     pub fn body(&self) -> Duration {
-        Duration::from_nanos(self.body)
+        Duration::from_nanos(self.body_nanos)
     }
 
     /// The time on the wire: `connect + response_head + body`. Timeouts of a request count wire
@@ -87,10 +87,12 @@ impl Add for Timings {
 
     fn add(self, other: Self) -> Self {
         Self {
-            queued: self.queued.saturating_add(other.queued),
-            connect: self.connect.saturating_add(other.connect),
-            response_head: self.response_head.saturating_add(other.response_head),
-            body: self.body.saturating_add(other.body),
+            queued_nanos: self.queued_nanos.saturating_add(other.queued_nanos),
+            connect_nanos: self.connect_nanos.saturating_add(other.connect_nanos),
+            response_head_nanos: self
+                .response_head_nanos
+                .saturating_add(other.response_head_nanos),
+            body_nanos: self.body_nanos.saturating_add(other.body_nanos),
         }
     }
 }
@@ -178,25 +180,27 @@ impl Attempt {
 #[derive(Clone, Debug, Default)]
 pub(crate) enum AttemptList {
     #[default]
-    None,
-    One(Attempt),
-    Many(Vec<Attempt>),
+    NoAttempt,
+    OneAttempt(Attempt),
+    ManyAttempts(Vec<Attempt>),
 }
 
 impl AttemptList {
     pub(crate) fn as_slice(&self) -> &[Attempt] {
         match self {
-            AttemptList::None => &[],
-            AttemptList::One(attempt) => std::slice::from_ref(attempt),
-            AttemptList::Many(attempts) => attempts,
+            AttemptList::NoAttempt => &[],
+            AttemptList::OneAttempt(attempt) => std::slice::from_ref(attempt),
+            AttemptList::ManyAttempts(attempts) => attempts,
         }
     }
 
     pub(crate) fn push(&mut self, attempt: Attempt) {
         match self {
-            AttemptList::None => *self = AttemptList::One(attempt),
-            AttemptList::One(first) => *self = AttemptList::Many(vec![*first, attempt]),
-            AttemptList::Many(attempts) => attempts.push(attempt),
+            AttemptList::NoAttempt => *self = AttemptList::OneAttempt(attempt),
+            AttemptList::OneAttempt(first) => {
+                *self = AttemptList::ManyAttempts(vec![*first, attempt])
+            }
+            AttemptList::ManyAttempts(attempts) => attempts.push(attempt),
         }
     }
 

@@ -5,25 +5,26 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::mem::take;
 
-/// A cache made of two maps of at most `generation_size` entries each.
+/// A cache made of two maps of at most `max_generation_entries` entries each.
 ///
-/// New and recently read entries are in `recent`. When `recent` is full it becomes `previous`, and
-/// the old `previous` is dropped. An entry that is read from `previous` moves to `recent`. The two
-/// maps approximate an LRU cache at the cost of one or two hash lookups, without a linked list.
+/// New and recently read entries are in `recent_entries`. When `recent_entries` is full it becomes
+/// `previous_entries`, and the old `previous_entries` is dropped. An entry that is read from
+/// `previous_entries` moves to `recent_entries`. The two maps approximate an LRU cache at the cost
+/// of one or two hash lookups, without a linked list.
 pub(crate) struct TwoGenerationCache<K, V> {
-    recent: HashMap<K, V>,
-    previous: HashMap<K, V>,
-    generation_size: usize,
+    recent_entries: HashMap<K, V>,
+    previous_entries: HashMap<K, V>,
+    max_generation_entries: usize,
 }
 
 impl<K: Eq + Hash, V: Clone> TwoGenerationCache<K, V> {
-    /// Creates a cache. Once full, it holds between `generation_size` and `2 * generation_size`
-    /// entries.
-    pub(crate) fn new(generation_size: usize) -> Self {
+    /// Creates a cache. A full cache holds at least `max_generation_entries` and at most twice as
+    /// many entries.
+    pub(crate) fn new(max_generation_entries: usize) -> Self {
         Self {
-            recent: HashMap::new(),
-            previous: HashMap::new(),
-            generation_size,
+            recent_entries: HashMap::new(),
+            previous_entries: HashMap::new(),
+            max_generation_entries,
         }
     }
 
@@ -33,25 +34,27 @@ impl<K: Eq + Hash, V: Clone> TwoGenerationCache<K, V> {
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        if let Some(value) = self.recent.get(key) {
+        if let Some(value) = self.recent_entries.get(key) {
             return Some(value.clone());
         }
-        let (key, value) = self.previous.remove_entry(key)?;
+        let (key, value) = self.previous_entries.remove_entry(key)?;
         self.insert(key, value.clone());
         Some(value)
     }
 
     /// Sets the value of `key`.
     pub(crate) fn insert(&mut self, key: K, value: V) {
-        if self.recent.len() >= self.generation_size && !self.recent.contains_key(&key) {
-            self.previous = take(&mut self.recent);
+        if self.recent_entries.len() >= self.max_generation_entries
+            && !self.recent_entries.contains_key(&key)
+        {
+            self.previous_entries = take(&mut self.recent_entries);
         }
-        self.recent.insert(key, value);
+        self.recent_entries.insert(key, value);
     }
 
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.recent.len() + self.previous.len()
+        self.recent_entries.len() + self.previous_entries.len()
     }
 }
 

@@ -247,7 +247,7 @@ impl<T, R> Completed<T, R> {
         match link_finder.find_requests(self) {
             Ok(found) => batch_run.enqueue_found_requests(self.index, self.depth, found),
             Err(mut error) => {
-                error.set_url(self.request.url_or_text().clone());
+                error.set_url(self.request.url_or_invalid_text().clone());
                 error.set_maybe_sent(match &self.result {
                     Ok(_) => true,
                     Err(original) => original.maybe_sent(),

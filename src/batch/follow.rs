@@ -78,7 +78,7 @@ fn next_page_request(request: &Request, response: &Response) -> Option<Request> 
         return None;
     }
     let page_url = response.url();
-    let next_url = match link_header::find_link(response.headers(), "next", page_url) {
+    let next_url = match link_header::find_link_target(response.headers(), "next", page_url) {
         Ok(next_url) => next_url?,
         Err(error) => {
             let page = Request::get(page_url);
@@ -88,8 +88,8 @@ fn next_page_request(request: &Request, response: &Response) -> Option<Request> 
     let requested_origin = request.url().map(origin);
     let is_cross_origin =
         requested_origin != Some(origin(page_url)) || requested_origin != Some(origin(&next_url));
-    let becomes_get = !matches!(*request.method(), Method::GET | Method::HEAD);
-    let next = request.redirected(next_url, becomes_get, is_cross_origin);
+    let changes_method_to_get = !matches!(*request.method(), Method::GET | Method::HEAD);
+    let next = request.redirected(next_url, changes_method_to_get, is_cross_origin);
     Some(next.without_save_path())
 }
 

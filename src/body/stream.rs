@@ -12,7 +12,7 @@ use tokio::task::coop::poll_proceed;
 use super::file;
 use super::source::{self, BodySource, ChunkStream};
 use crate::error::{BoxError, Error, ErrorKind, panic_message};
-use crate::hop_clock::{HopClock, QueueWait};
+use crate::hop_clock::{HopClock, QueueWaitGuard};
 
 /// The error of a body that failed while it was sent.
 ///
@@ -55,7 +55,7 @@ impl BodyStream {
     ) -> Result<Self, Error> {
         let mut stream = match source {
             BodySource::File(path, range) => {
-                let _queue_wait = QueueWait::pause_clock(clock);
+                let _queue_wait = QueueWaitGuard::pause_clock(clock);
                 let opened = file::open_chunk_stream(Arc::clone(path), *range).await;
                 let (chunks, length) = opened.map_err(unreadable_file_error)?;
                 let mut stream = Self::new(source, chunks);

@@ -113,7 +113,7 @@ impl FetcherBuilder {
         let default_headers = DefaultHeaders {
             user_agent: self.user_agent,
             accept_encoding: self.decode_content.then(accept_encoding).flatten(),
-            headers_for_all: self.default_headers,
+            headers_for_all_requests: self.default_headers,
             headers_by_origin: tables.headers_by_origin,
             host_fn: self.host_fn.clone(),
             cookie_jar: self.cookie_jar,
@@ -144,7 +144,7 @@ impl FetcherBuilder {
             stop_condition: None,
         });
         if let Some(parent) = self.parent_fetcher {
-            return Fetcher::from_parts(parent.engine, options);
+            return Fetcher::from_engine_and_options(parent.engine, options);
         }
         let concurrency = self.limit_settings.concurrency;
         let mut limits = EngineLimits {
@@ -172,7 +172,7 @@ impl FetcherBuilder {
                 Transport::Wire(Box::new(Wire::new(config)))
             }
         };
-        Fetcher::from_parts(Arc::new(Engine::new(transport, limits)), options)
+        Fetcher::from_engine_and_options(Arc::new(Engine::new(transport, limits)), options)
     }
 }
 

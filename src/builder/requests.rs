@@ -167,7 +167,7 @@ impl FetcherBuilder {
         V: TryInto<HeaderValue>,
     {
         let invalid = |reason| Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason);
-        match credentials::parse_header(name, value) {
+        match credentials::parse_header_name_and_value(name, value) {
             Ok((name, _)) if [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(&name) => {
                 let reason = format!(
                     "a default `{name}` would be sent to every host; set it with `host` instead"

@@ -28,9 +28,9 @@ impl FetcherBuilder {
             https_only: settings.https_only,
             allowed_ports: settings.allowed_ports.clone(),
             user_agent: headers.user_agent.clone(),
-            default_headers: headers.headers_for_all.clone(),
+            default_headers: headers.headers_for_all_requests.clone(),
             host_fn: headers.host_fn.clone(),
-            cookie_jar: headers.cookie_jar.to_empty(),
+            cookie_jar: headers.cookie_jar.to_empty_jar(),
             parent_fetcher: Some(ParentFetcher {
                 engine: Arc::clone(engine),
                 request_settings: Arc::clone(settings),

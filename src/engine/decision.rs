@@ -11,7 +11,7 @@ use super::hop::HopState;
 use super::hop_stats::HopStats;
 use super::job::Job;
 use crate::error::{Error, ErrorKind};
-use crate::exchange::{HeadPolicy, redirect};
+use crate::exchange::{ResponseHeadPolicy, redirect};
 use crate::hop_clock::HopClock;
 use crate::redirect_policy::{ProposedRedirect, RedirectDecision, RedirectPolicy};
 use crate::response::{Redirect, Response};
@@ -139,7 +139,7 @@ impl HeadDecider<'_> {
     }
 }
 
-impl HeadPolicy for HeadDecider<'_> {
+impl ResponseHeadPolicy for HeadDecider<'_> {
     #[inline]
     fn decide_whether_next_hop_follows(&mut self, status: StatusCode, headers: &HeaderMap) -> bool {
         if redirect::is_redirect(status) && self.hop_context.follows_redirects {

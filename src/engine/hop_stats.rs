@@ -36,7 +36,9 @@ impl HopStats {
         let response_head = end_of(Phase::ResponseHead, timestamps.response_head_at).max(connected);
         let between = |start: u64, end: u64| Duration::from_nanos(end.saturating_sub(start));
         let timings = Timings::new(
-            Duration::from_nanos(hop_started_at.nanos_since(queued_at) + clock.queue_wait_nanos()),
+            Duration::from_nanos(
+                hop_started_at.nanos_since(queued_at) + clock.total_queue_wait_nanos(),
+            ),
             between(timestamps.started_at, connected),
             between(connected, response_head),
             between(response_head, now.as_nanos()),

@@ -269,7 +269,7 @@ fn request_span(index: usize, request: &Request) -> Option<Box<tracing::Span>> {
         "request",
         index,
         method = %request.method(),
-        url = %request.url_or_text(),
+        url = %request.url_or_invalid_text(),
     );
     (!span.is_disabled()).then(|| Box::new(span))
 }

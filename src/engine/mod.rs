@@ -147,7 +147,7 @@ impl Engine {
         let mut limits = self.limits.configured_lane_limits(lane);
         if self
             .transport
-            .is_protocol_unknown(&lane.url, lane.lane_assignment.proxy.as_ref())
+            .is_origin_protocol_unknown(&lane.url, lane.lane_assignment.proxy.as_ref())
         {
             limits.scout_timeout_nanos = SCOUT_TIMEOUT.as_nanos() as u64;
         }

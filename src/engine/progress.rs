@@ -28,8 +28,15 @@ impl Engine {
             let stats = state.schedule().batch_stats(batch, now);
             (now, counts, inputs_pulled, stats)
         });
-        let undelivered = counts.completed().saturating_sub(delivered);
-        build_progress(throughput, now, counts, inputs_pulled, undelivered, stats)
+        let undelivered_results = counts.completed().saturating_sub(delivered);
+        build_progress(
+            throughput,
+            now,
+            counts,
+            inputs_pulled,
+            undelivered_results,
+            stats,
+        )
     }
 
     /// Progress of all batches and single fetches.
@@ -44,16 +51,16 @@ impl Engine {
         });
         let counts = totals.result_counts;
         let inputs_pulled = counts.completed() + stats.in_flight_count + stats.total_queued_count();
-        let undelivered = totals.undelivered_count;
+        let undelivered_results = totals.undelivered_count;
         let progress = build_progress(
             &mut throughput,
             now,
             counts,
             inputs_pulled,
-            undelivered,
+            undelivered_results,
             stats,
         );
-        let (open, idle) = self.transport.connection_counts();
+        let (open, idle) = self.transport.open_and_idle_connection_counts();
         Snapshot::new(progress, totals.open_batch_count, open, idle)
     }
 }
@@ -103,7 +110,7 @@ impl BatchControl {
             }
             (ControlState::BeforeOpen(_) | ControlState::Open { .. }, _) => Progress::default(),
         };
-        progress.with_total(self.total_request_count())
+        progress.with_total_inputs(self.total_request_count())
     }
 }
 
@@ -128,23 +135,23 @@ fn build_progress(
     now: Time,
     counts: ResultCounts,
     inputs_pulled: usize,
-    undelivered: usize,
+    undelivered_results: usize,
     stats: ScheduleStats,
 ) -> Progress {
     Progress {
-        total: None,
+        total_inputs: None,
         inputs_pulled,
         succeeded: counts.succeeded,
         failed: counts.failed,
         in_flight: stats.in_flight_count,
         waiting: Waiting {
-            for_concurrency: stats.queued_count_for_reason(BlockReason::Concurrency),
-            for_rate: stats.queued_count_for_reason(BlockReason::Rate),
-            for_backoff: stats.queued_count_for_reason(BlockReason::Backoff),
-            for_breaker: stats.queued_count_for_reason(BlockReason::Breaker),
-            for_token: stats.queued_count_for_reason(BlockReason::LaneHeld),
-            while_paused: stats.queued_count_for_reason(BlockReason::BatchPaused),
-            undelivered,
+            waiting_for_concurrency: stats.queued_count_for_reason(BlockReason::Concurrency),
+            waiting_for_rate: stats.queued_count_for_reason(BlockReason::Rate),
+            waiting_for_backoff: stats.queued_count_for_reason(BlockReason::Backoff),
+            waiting_for_breaker: stats.queued_count_for_reason(BlockReason::Breaker),
+            waiting_for_token: stats.queued_count_for_reason(BlockReason::LaneHeld),
+            waiting_while_paused: stats.queued_count_for_reason(BlockReason::BatchPaused),
+            undelivered_results,
         },
         retries: counts.retries,
         body_bytes: counts.body_bytes,

@@ -128,7 +128,7 @@ impl Job {
             if self.options.retry.classify.is_some() {
                 // The callback may read the error's URL and `maybe_sent`, so both are set before
                 // the call.
-                error.set_url(self.hop_request().url_or_text().clone());
+                error.set_url(self.hop_request().url_or_invalid_text().clone());
                 error.set_maybe_sent(self.maybe_sent);
             }
         }
@@ -150,12 +150,12 @@ impl Job {
         if let Some(body_reservation) = &mut self.body_reservation {
             let backoff = decision.backoff();
             let backoff_end = backoff.map(|backoff| instant_after(Instant::now(), backoff));
-            body_reservation.end_exchange(match self.result {
+            body_reservation.record_exchange_end(match self.result {
                 _ if decision.next_step != NextStep::Deliver => {
-                    ExchangeEnd::Continues { backoff_end }
+                    ExchangeEnd::RequestContinues { backoff_end }
                 }
-                Some(Ok(_)) => ExchangeEnd::Response,
-                _ => ExchangeEnd::Error,
+                Some(Ok(_)) => ExchangeEnd::ResultIsResponse,
+                _ => ExchangeEnd::ResultIsError,
             });
         }
     }
@@ -185,7 +185,7 @@ impl Job {
                 response.set_redirects(redirects);
             }
             Err(error) => {
-                error.set_url(self.hop_request().url_or_text().clone());
+                error.set_url(self.hop_request().url_or_invalid_text().clone());
                 error.set_attempts(attempts);
                 error.set_redirects(redirects);
                 error.set_maybe_sent(self.maybe_sent);
@@ -221,9 +221,9 @@ impl Job {
             response.status()
         );
         let mut error = Error::from_kind(kind).with_detail(detail);
-        error.set_url(self.hop_request().url_or_text().clone());
+        error.set_url(self.hop_request().url_or_invalid_text().clone());
         error.set_maybe_sent(self.maybe_sent);
-        error.set_response(response);
+        error.set_rejected_response(response);
         error
     }
 

@@ -58,10 +58,10 @@ impl Job {
         match followed {
             Ok(()) => Ok(response),
             Err(mut error) => {
-                if let Some(location) = redirect::quoted_location(response.headers()) {
+                if let Some(location) = redirect::location_error_detail(response.headers()) {
                     error.append_detail(location);
                 }
-                error.set_response(response);
+                error.set_rejected_response(response);
                 Err(error)
             }
         }

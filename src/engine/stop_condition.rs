@@ -65,10 +65,10 @@ impl Job {
                 }
             }
             Err(mut panicked) => {
-                panicked.set_url(self.hop_request().url_or_text().clone());
+                panicked.set_url(self.hop_request().url_or_invalid_text().clone());
                 panicked.set_maybe_sent(self.maybe_sent);
                 if let Some(Ok(response)) = self.result.take() {
-                    panicked.set_response(response);
+                    panicked.set_rejected_response(response);
                 }
                 self.result = Some(Err(panicked));
             }

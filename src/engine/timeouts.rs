@@ -96,7 +96,7 @@ impl<'a> ExchangeTimeouts<'a> {
         let attempt_or_total_expiry = self
             .attempt_or_total_expiry
             .filter(|_| phase != Phase::Streaming);
-        let wire = attempt_or_total_expiry.map(|(at, kind)| (at + clock.paused_for(), kind));
+        let wire = attempt_or_total_expiry.map(|(at, kind)| (at + clock.total_pause_time(), kind));
         earliest_expiry([in_phase, wire, self.deadline])
     }
 }

@@ -95,7 +95,7 @@ impl Worker {
         let lookup = self
             .engine
             .transport
-            .lookup_awaiting_permit(job.hop_request())?;
+            .name_lookup_awaiting_permit(job.hop_request())?;
         (!self.shared_state.cancel_flag.is_set()).then_some(lookup)
     }
 
@@ -131,7 +131,7 @@ impl Worker {
                 &engine.transport,
                 ExchangeInput {
                     request: job.hop_request(),
-                    head_policy: HeadDecider {
+                    response_head_policy: HeadDecider {
                         redirect_policy: job.redirect_policy(),
                         earlier_redirects: job.followed_redirects(),
                         engine,
@@ -147,7 +147,7 @@ impl Worker {
                             hop_started_at: self.hop_started_at,
                         },
                     },
-                    clock,
+                    hop_clock: clock,
                     body_bytes_in_flight: &self.shared_state.body_bytes_in_flight,
                     sticky_connection: &mut self.sticky_connection,
                     body_sink: &mut body_sink,

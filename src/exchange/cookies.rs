@@ -27,14 +27,14 @@ use crate::host_name::is_localhost;
 use set_cookie::Cookie;
 use site_cookies::SiteCookies;
 
-/// The maximum memory of one generation of sites. RFC 6265 §6.1 requires clients to keep at least
-/// 3000 cookies of 4 KiB.
+/// The maximum memory of one generation of sites (`recent_sites` or `previous_sites`). RFC 6265
+/// §6.1 requires clients to keep at least 3000 cookies of 4 KiB.
 const MAX_GENERATION_BYTES: usize = 16 << 20;
-/// The memory that a site takes besides its name and its cookies.
+/// The estimated memory of a site, in addition to its name and its cookies.
 const SITE_OVERHEAD_BYTES: usize = 64;
 
-/// The cookies of one Fetcher. `None` if cookies are disabled, as they are by default: none are
-/// stored or sent.
+/// The cookies of one Fetcher. `None` disables cookies, which is the default: no cookie is stored
+/// or sent.
 #[derive(Default)]
 pub(crate) struct CookieJar(Option<Mutex<CookiesBySite>>);
 
@@ -43,8 +43,8 @@ impl CookieJar {
         Self(is_enabled.then(Mutex::default))
     }
 
-    /// Creates an empty jar that is enabled if this one is.
-    pub(crate) fn to_empty(&self) -> Self {
+    /// Creates an empty jar, which is enabled if `self` is enabled.
+    pub(crate) fn to_empty_jar(&self) -> Self {
         Self::new(self.0.is_some())
     }
 
@@ -56,9 +56,11 @@ impl CookieJar {
         }
         let cookies = {
             let mut sites = sites.lock().unwrap_or_else(PoisonError::into_inner);
-            let operation_count = sites.next_operation_count();
-            match sites.get_mut(site(url)) {
-                Some(cookies) => cookies.cookie_header_value(url, unix_seconds(), operation_count),
+            let operation_count = sites.increment_operation_count();
+            match sites.site_cookies_mut(site_of_url(url)) {
+                Some(cookies) => {
+                    cookies.cookie_header_value(url, unix_seconds_now(), operation_count)
+                }
                 None => return,
             }
         };
@@ -77,14 +79,14 @@ impl CookieJar {
         if !headers.contains_key(SET_COOKIE) {
             return;
         }
-        let now = unix_seconds();
+        let now = unix_seconds_now();
         let values = headers.get_all(SET_COOKIE).iter();
         let cookies: Vec<Cookie> = values
-            .filter_map(|value| Cookie::parse(value.as_bytes(), url, now))
+            .filter_map(|value| Cookie::parse_set_cookie(value.as_bytes(), url, now))
             .collect();
         if !cookies.is_empty() {
             let mut sites = sites.lock().unwrap_or_else(PoisonError::into_inner);
-            sites.store(cookies, url, now);
+            sites.store_site_cookies(cookies, url, now);
         }
     }
 }
@@ -103,49 +105,48 @@ impl fmt::Debug for CookieJar {
 
 /// The cookies of all sites, in two generations of bounded memory.
 ///
-/// New and recently used sites are in `recent_sites`. When `recent_sites` is full it becomes
-/// `previous_sites`, and the old `previous_sites` is dropped: the sites that have not been used for
-/// the longest time.
+/// New and recently used sites are in `recent_sites`. When `recent_sites` is full, it replaces
+/// `previous_sites`. This drops the sites that have not been used for the longest time.
 #[derive(Default)]
 struct CookiesBySite {
     recent_sites: HashMap<Box<str>, SiteCookies>,
     previous_sites: HashMap<Box<str>, SiteCookies>,
-    recent_bytes: usize,
+    recent_sites_bytes: usize,
     operation_count: u64,
 }
 
 impl CookiesBySite {
-    fn next_operation_count(&mut self) -> u64 {
+    fn increment_operation_count(&mut self) -> u64 {
         self.operation_count += 1;
         self.operation_count
     }
 
     /// Returns the cookies of a site and marks the site as used.
-    fn get_mut(&mut self, site: &str) -> Option<&mut SiteCookies> {
+    fn site_cookies_mut(&mut self, site: &str) -> Option<&mut SiteCookies> {
         if let Some((name, cookies)) = self.previous_sites.remove_entry(site) {
-            self.insert(name, cookies);
+            self.insert_recent_site(name, cookies);
         }
         self.recent_sites.get_mut(site)
     }
 
     /// Adds a site that is not in `recent_sites`.
-    fn insert(&mut self, name: Box<str>, cookies: SiteCookies) {
+    fn insert_recent_site(&mut self, name: Box<str>, cookies: SiteCookies) {
         let bytes = site_memory_bytes(&name, &cookies);
-        if self.recent_bytes + bytes > MAX_GENERATION_BYTES {
+        if self.recent_sites_bytes + bytes > MAX_GENERATION_BYTES {
             self.previous_sites = take(&mut self.recent_sites);
-            self.recent_bytes = 0;
+            self.recent_sites_bytes = 0;
         }
-        self.recent_bytes += bytes;
+        self.recent_sites_bytes += bytes;
         self.recent_sites.insert(name, cookies);
     }
 
     /// Stores the cookies that a response from `url` sets.
-    fn store(&mut self, cookies: Vec<Cookie>, url: &Url, now: i64) {
-        let site = site(url);
-        // The site is taken out and inserted again, because its memory changes.
+    fn store_site_cookies(&mut self, cookies: Vec<Cookie>, url: &Url, now: i64) {
+        let site = site_of_url(url);
+        // The site is removed and inserted again, because the memory of its cookies changes.
         let (name, mut stored) = match self.recent_sites.remove_entry(site) {
             Some((name, stored)) => {
-                self.recent_bytes -= site_memory_bytes(&name, &stored);
+                self.recent_sites_bytes -= site_memory_bytes(&name, &stored);
                 (name, stored)
             }
             None => {
@@ -154,11 +155,11 @@ impl CookiesBySite {
             }
         };
         for cookie in cookies {
-            let operation_count = self.next_operation_count();
-            stored.store(cookie, url, now, operation_count);
+            let operation_count = self.increment_operation_count();
+            stored.store_cookie(cookie, url, now, operation_count);
         }
         if !stored.is_empty() {
-            self.insert(name, stored);
+            self.insert_recent_site(name, stored);
         }
     }
 }
@@ -168,13 +169,13 @@ fn site_memory_bytes(name: &str, cookies: &SiteCookies) -> usize {
 }
 
 /// The registrable domain of a URL, or the host of a URL without one.
-fn site(url: &Url) -> &str {
+fn site_of_url(url: &Url) -> &str {
     let registrable_domain = url.domain().and_then(psl::domain_str);
     registrable_domain.unwrap_or_else(|| url.host_str().unwrap_or_default())
 }
 
-/// Whether requests to `url` cannot be read on the way, so that `Secure` cookies may be set and
-/// sent. Loopback addresses count, as in browsers: their requests do not leave the machine.
+/// Whether requests to `url` cannot be read on the network, so that `Secure` cookies may be set and
+/// sent. Loopback addresses are secure, as in browsers: their requests do not leave the machine.
 fn is_secure_channel(url: &Url) -> bool {
     let is_loopback = match url.host() {
         Some(Host::Domain(name)) => is_localhost(name),
@@ -186,7 +187,7 @@ fn is_secure_channel(url: &Url) -> bool {
 }
 
 /// The wall-clock time in seconds since the Unix epoch.
-fn unix_seconds() -> i64 {
+fn unix_seconds_now() -> i64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
     since_epoch.map_or(0, |duration| duration.as_secs() as i64)
 }
@@ -226,8 +227,8 @@ mod tests {
                 .map(|(name, cookies)| site_memory_bytes(name, cookies))
                 .sum()
         };
-        assert_eq!(memory(&sites.recent_sites), sites.recent_bytes);
-        assert!(sites.recent_bytes <= MAX_GENERATION_BYTES);
+        assert_eq!(memory(&sites.recent_sites), sites.recent_sites_bytes);
+        assert!(sites.recent_sites_bytes <= MAX_GENERATION_BYTES);
         assert!(memory(&sites.previous_sites) <= MAX_GENERATION_BYTES);
         assert!(sites.recent_sites.len() + sites.previous_sites.len() >= 3_000);
         drop(sites);
@@ -243,7 +244,7 @@ mod tests {
         jar.store_cookies(&set_cookie("a=; Max-Age=0"), &url);
         let sites = jar.0.as_ref().unwrap().lock().unwrap();
         assert!(sites.recent_sites.is_empty() && sites.previous_sites.is_empty());
-        assert_eq!(sites.recent_bytes, 0);
+        assert_eq!(sites.recent_sites_bytes, 0);
     }
 
     #[test]

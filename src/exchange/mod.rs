@@ -1,9 +1,9 @@
 //! An exchange: one request on the wire and its response. Builds the request headers, calls the
 //! transport, and handles cookies, rate-limit headers and redirects.
 //!
-//! An exchange waits only for its peer. An exchange does not retry and follows no redirects: the
-//! caller decides what comes next. The caller's [`HeadPolicy`] decides what happens to the response
-//! body when the response head has arrived.
+//! An exchange does not retry and follows no redirects: its caller decides about the next attempt
+//! or hop. When the response head has arrived, the caller's [`ResponseHeadPolicy`] decides what
+//! happens to the response body.
 
 #[cfg_attr(not(feature = "cookies"), path = "cookies/disabled.rs")]
 mod cookies;
@@ -33,7 +33,7 @@ pub(crate) use transport::Transport;
 
 use crate::body::BodyErrorSlot;
 use crate::body_budget::BodyReservation;
-use crate::body_progress::BodyMeter;
+use crate::body_progress::BodyProgressMeter;
 use crate::error::Error;
 use crate::hop_clock::HopClock;
 use crate::request::Request;
@@ -57,7 +57,7 @@ pub(crate) struct ExchangeSettings {
 }
 
 /// Decides what happens to the body of a response whose head has arrived.
-pub(crate) trait HeadPolicy {
+pub(crate) trait ResponseHeadPolicy {
     /// Whether another hop follows the response, for example a redirect, so that the body of the
     /// response is discarded.
     fn decide_whether_next_hop_follows(&mut self, status: StatusCode, headers: &HeaderMap) -> bool;
@@ -67,36 +67,38 @@ pub(crate) trait HeadPolicy {
     ///
     /// # Errors
     ///
-    /// Returns an error if the exchange must fail, with this error as its outcome.
+    /// Returns an error if the exchange must fail. This error is the outcome of the exchange.
     fn decide_whether_handler_starts(
         &mut self,
         outcome: &Result<Response, Error>,
     ) -> Result<bool, Error>;
 
-    /// Adds the attempts and redirects of the request to the response that the handler gets. The
-    /// last attempt is the current one, until now.
+    /// Adds the attempts and redirects of the request to the response that is passed to the
+    /// handler. The last attempt is the current one, with its timings so far.
     fn add_history_to_response(&self, response: &mut Response);
 }
 
 /// The input of one exchange.
 pub(crate) struct ExchangeInput<'a, P> {
     pub(crate) request: &'a Request,
-    pub(crate) head_policy: P,
-    pub(crate) clock: &'a HopClock,
-    /// Set to the number of body bytes that have arrived, while the body is read.
+    pub(crate) response_head_policy: P,
+    pub(crate) hop_clock: &'a HopClock,
+    /// The number of body bytes that have arrived. The exchange updates it while it reads the body.
     pub(crate) body_bytes_in_flight: &'a AtomicU64,
-    /// The connection that the worker keeps between two exchanges, outside the pool.
+    /// The connection that the worker keeps for its next exchange, instead of returning it to the
+    /// pool.
     pub(crate) sticky_connection: &'a mut StickyConnection,
     pub(crate) body_sink: &'a mut BodySink,
-    /// The body's share of the batch's body budget, if the batch has one.
+    /// The reservation of the request's body in the body budget of the batch. `None` if the batch
+    /// has no body budget.
     pub(crate) body_reservation: Option<&'a mut BodyReservation>,
-    /// Set to the rate limit that the response head announces.
+    /// Receives the rate limit that the response head announces.
     pub(crate) announced_rate_limit: &'a mut Option<AnnouncedRateLimit>,
 }
 
 impl ExchangeSettings {
-    /// Sends a request once, and writes the body of the response to the body sink.
-    pub(crate) async fn run_exchange<P: HeadPolicy>(
+    /// Sends a request once. The body of the response goes to memory, to a file or to a handler.
+    pub(crate) async fn run_exchange<P: ResponseHeadPolicy>(
         &self,
         transport: &Transport,
         exchange: ExchangeInput<'_, P>,
@@ -114,7 +116,7 @@ impl ExchangeSettings {
         }
     }
 
-    async fn send_and_receive<P: HeadPolicy>(
+    async fn send_and_receive<P: ResponseHeadPolicy>(
         &self,
         transport: &Transport,
         exchange: ExchangeInput<'_, P>,
@@ -122,8 +124,8 @@ impl ExchangeSettings {
     ) -> Result<Response, Error> {
         let ExchangeInput {
             request,
-            mut head_policy,
-            clock,
+            mut response_head_policy,
+            hop_clock,
             body_bytes_in_flight,
             sticky_connection,
             body_sink,
@@ -133,7 +135,7 @@ impl ExchangeSettings {
         let url: &Arc<Url> = request.url_if_sendable()?;
         let range_request = match body_sink {
             BodySink::File(sink) => {
-                Box::pin(sink.prepare_range_request(request, url, clock)).await?
+                Box::pin(sink.prepare_range_request(request, url, hop_clock)).await?
             }
             BodySink::Memory | BodySink::Handler(_) => None,
         };
@@ -143,10 +145,10 @@ impl ExchangeSettings {
             request: sent_request,
             url,
             body_error_slot,
-            clock,
+            hop_clock,
         };
         let (mut head, body) = transport
-            .send(&outgoing_request, clock, sticky_connection)
+            .send_request(&outgoing_request, hop_clock, sticky_connection)
             .await?;
         if self.respect_rate_limit_headers {
             *announced_rate_limit = AnnouncedRateLimit::from_headers(&head.headers);
@@ -154,9 +156,9 @@ impl ExchangeSettings {
         self.default_headers
             .cookie_jar
             .store_cookies(&head.headers, url);
-        let meter = BodyMeter::new(body_bytes_in_flight, request.body_progress());
-        let mut reader = BodyReader::new(body, clock, sticky_connection, meter);
-        if head_policy.decide_whether_next_hop_follows(head.status, &head.headers) {
+        let meter = BodyProgressMeter::new(body_bytes_in_flight, request.body_progress());
+        let mut reader = BodyReader::new(body, hop_clock, sticky_connection, meter);
+        if response_head_policy.decide_whether_next_hop_follows(head.status, &head.headers) {
             drain_body(&mut reader).await;
             return Ok(build_response(head, url, Bytes::new()));
         }
@@ -192,7 +194,13 @@ impl ExchangeSettings {
             BodySink::Handler(sink) => {
                 let response = build_response(head, url, Bytes::new());
                 let body = DecodedBody::new(reader, decoder);
-                Box::pin(run_handler_or_drain(response, body, sink, head_policy)).await
+                Box::pin(run_handler_or_drain(
+                    response,
+                    body,
+                    sink,
+                    response_head_policy,
+                ))
+                .await
             }
             sink @ (BodySink::File(_) | BodySink::Memory) => {
                 if let BodySink::File(sink) = sink {
@@ -207,19 +215,20 @@ impl ExchangeSettings {
     }
 }
 
-/// Lets the handler read the body, or drains the body if the head policy discards it.
-async fn run_handler_or_drain<P: HeadPolicy>(
+/// Lets the handler read the body, or discards the body if the head policy does not start the
+/// handler.
+async fn run_handler_or_drain<P: ResponseHeadPolicy>(
     response: Response,
     body: DecodedBody<'_>,
     sink: &mut HandlerSink,
-    mut head_policy: P,
+    mut response_head_policy: P,
 ) -> Result<Response, Error> {
     let outcome = Ok(response);
-    let starts_handler = head_policy.decide_whether_handler_starts(&outcome)?;
+    let starts_handler = response_head_policy.decide_whether_handler_starts(&outcome)?;
     let response = outcome?;
     if starts_handler {
         let mut streamed_response = response.clone();
-        head_policy.add_history_to_response(&mut streamed_response);
+        response_head_policy.add_history_to_response(&mut streamed_response);
         sink.run_handler(streamed_response, body).await?;
     } else {
         drain_body(&mut body.into_encoded_reader()).await;
@@ -230,6 +239,6 @@ async fn run_handler_or_drain<P: HeadPolicy>(
 fn build_response(head: Parts, url: &Arc<Url>, body: Bytes) -> Response {
     let url = Arc::clone(url);
     let response = Response::new(head.status, head.version, &head.headers, url, body);
-    spare_header_map::put_back(head.headers);
+    spare_header_map::keep_spare_map(head.headers);
     response
 }

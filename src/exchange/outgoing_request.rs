@@ -18,7 +18,7 @@ pub(super) struct OutgoingRequest<'a> {
     pub(super) url: &'a Url,
     /// Set to the error of the request body, if the body fails.
     pub(super) body_error_slot: Option<&'a BodyErrorSlot>,
-    pub(super) clock: &'a HopClock,
+    pub(super) hop_clock: &'a HopClock,
 }
 
 impl OutgoingRequest<'_> {
@@ -30,17 +30,17 @@ impl OutgoingRequest<'_> {
         let body = self
             .request
             .body()
-            .open_for_attempt(self.body_error_slot, self.clock)
+            .open_for_attempt(self.body_error_slot, self.hop_clock)
             .await?;
-        let mut request = request_with_reused_header_map(body);
+        let mut request = http_request_with_spare_header_map(body);
         self.default_headers
             .set_request_head(self.request, self.url, target_form, &mut request)?;
         Ok(request)
     }
 
-    /// Builds the HTTP request with a newly opened body in `slot`, from which the wire sends the
-    /// request.
-    pub(super) async fn build_into_slot(
+    /// Builds the HTTP request with a newly opened body, and stores it in `slot`. The wire takes
+    /// the request out of `slot`.
+    pub(super) async fn build_http_request_into_slot(
         &self,
         target_form: RequestTargetForm,
         slot: &mut UnsentRequest,
@@ -48,10 +48,10 @@ impl OutgoingRequest<'_> {
         let body = self
             .request
             .body()
-            .open_for_attempt(self.body_error_slot, self.clock)
+            .open_for_attempt(self.body_error_slot, self.hop_clock)
             .await?;
         let has_length = body.known_length().is_some();
-        let unsent = slot.insert(request_with_reused_header_map(body));
+        let unsent = slot.insert(http_request_with_spare_header_map(body));
         self.default_headers
             .set_request_head(self.request, self.url, target_form, unsent)?;
         if !has_length {
@@ -63,8 +63,8 @@ impl OutgoingRequest<'_> {
     }
 }
 
-fn request_with_reused_header_map(body: Body) -> http::Request<Body> {
+fn http_request_with_spare_header_map(body: Body) -> http::Request<Body> {
     let mut request = http::Request::new(body);
-    *request.headers_mut() = spare_header_map::take();
+    *request.headers_mut() = spare_header_map::take_spare_or_new_map();
     request
 }

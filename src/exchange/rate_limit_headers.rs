@@ -42,7 +42,7 @@ impl AnnouncedRateLimit {
         {
             return None;
         }
-        let pair = |remaining, reset| parse_header_pair(headers, remaining, reset);
+        let pair = |remaining, reset| parse_remaining_and_reset_headers(headers, remaining, reset);
         parse_ratelimit_header(headers)
             .or_else(|| pair("ratelimit-remaining", "ratelimit-reset"))
             .or_else(|| pair("x-ratelimit-remaining", "x-ratelimit-reset-after"))
@@ -50,8 +50,9 @@ impl AnnouncedRateLimit {
             .or_else(|| pair("x-rate-limit-remaining", "x-rate-limit-reset"))
     }
 
-    /// The one of two limits with fewer remaining requests, or else with the later reset.
-    fn stricter(self, other: Self) -> Self {
+    /// Returns the stricter of two limits: the one with fewer remaining requests or, if these are
+    /// equal, the one with the later reset.
+    fn stricter_of(self, other: Self) -> Self {
         std::cmp::min_by_key(self, other, |rate_limit| {
             (
                 rate_limit.remaining_requests,
@@ -65,35 +66,39 @@ fn is_rate_limit_header(name: &str) -> bool {
     name.starts_with("ratelimit") || name.starts_with("x-rate")
 }
 
-fn parse_header_pair(
+fn parse_remaining_and_reset_headers(
     headers: &HeaderMap,
     remaining: &str,
     reset: &str,
 ) -> Option<AnnouncedRateLimit> {
     Some(AnnouncedRateLimit {
-        remaining_requests: parse_number(header_str(headers, remaining)?)? as u64,
-        reset_after: reset_delay(parse_number(header_str(headers, reset)?)?, headers)?,
+        remaining_requests: parse_non_negative_number(header_str(headers, remaining)?)? as u64,
+        reset_after: delay_until_reset(
+            parse_non_negative_number(header_str(headers, reset)?)?,
+            headers,
+        )?,
     })
 }
 
-/// The least reset value that is a Unix timestamp and not a delay: no service has a window of 30
-/// years.
-const MIN_UNIX_SECONDS: f64 = 1e9;
-/// The units of Unix timestamps per second, and the bound below which a timestamp has the unit. The
-/// bounds are the year 5138, which in the next smaller unit is the year 1973.
-const UNIX_UNITS: [(f64, f64); 4] = [(1.0, 1e11), (1e3, 1e14), (1e6, 1e17), (1e9, 1e20)];
+/// Reset values below this bound are delays in seconds, because no service has a window of 30
+/// years. The other values are Unix timestamps.
+const MIN_UNIX_TIMESTAMP_SECONDS: f64 = 1e9;
+/// The units of Unix timestamps, each with the number of units per second and an upper bound. A
+/// bound is the year 5138 in its own unit, and the year 1973 in the next smaller unit.
+const UNIX_TIMESTAMP_UNITS: [(f64, f64); 4] = [(1.0, 1e11), (1e3, 1e14), (1e6, 1e17), (1e9, 1e20)];
 
 /// Returns the time until `reset`, which is a delay in seconds or a Unix timestamp. The magnitude
 /// of a timestamp determines its unit. A value too large for any unit is malformed.
-fn reset_delay(reset: f64, headers: &HeaderMap) -> Option<Duration> {
-    if reset < MIN_UNIX_SECONDS {
+fn delay_until_reset(reset: f64, headers: &HeaderMap) -> Option<Duration> {
+    if reset < MIN_UNIX_TIMESTAMP_SECONDS {
         return Duration::try_from_secs_f64(reset).ok();
     }
-    let (units_per_second, _) = UNIX_UNITS.iter().find(|(_, bound)| reset < *bound)?;
+    let (units_per_second, _) = UNIX_TIMESTAMP_UNITS
+        .iter()
+        .find(|(_, bound)| reset < *bound)?;
     let unix_seconds = reset / units_per_second;
     let reset_at = UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(unix_seconds).ok()?)?;
-    // The time of the server's clock if the response has a `Date`, so that a wrong local clock has
-    // no effect.
+    // The `Date` of the response is preferred to the local clock, which may be wrong.
     let now = header_date(headers, DATE).unwrap_or_else(SystemTime::now);
     Some(reset_at.duration_since(now).unwrap_or_default())
 }
@@ -102,8 +107,8 @@ fn header_str<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Parses a non-negative number. Some servers write integers with a fraction.
-fn parse_number(text: &str) -> Option<f64> {
+/// Parses a non-negative number. Some servers send an integer with a fraction, such as `5.0`.
+fn parse_non_negative_number(text: &str) -> Option<f64> {
     let number: f64 = text.trim().parse().ok()?;
     (number.is_finite() && number >= 0.0).then_some(number)
 }
@@ -113,17 +118,17 @@ fn parse_ratelimit_header(headers: &HeaderMap) -> Option<AnnouncedRateLimit> {
     let mut strictest: Option<AnnouncedRateLimit> = None;
     let (mut remaining, mut reset) = (None, None);
     let text = joined_header_values(headers, "ratelimit");
-    for member in split_unquoted(&text, ',') {
-        let mut parts = split_unquoted(member, ';');
+    for member in split_outside_quotes(&text, ',') {
+        let mut parts = split_outside_quotes(member, ';');
         let name = parts.next().unwrap_or_default().trim();
         match name.split_once('=').filter(|_| !name.starts_with('"')) {
-            Some(("remaining", value)) => remaining = parse_number(value),
-            Some(("reset", value)) => reset = parse_number(value),
+            Some(("remaining", value)) => remaining = parse_non_negative_number(value),
+            Some(("reset", value)) => reset = parse_non_negative_number(value),
             Some(_) => {}
             None => {
-                let item = parse_list_item(headers, name, parts);
+                let item = parse_ratelimit_list_item(headers, name, parts);
                 strictest = match (strictest, item) {
-                    (Some(limit), Some(item)) => Some(limit.stricter(item)),
+                    (Some(limit), Some(item)) => Some(limit.stricter_of(item)),
                     (limit, item) => limit.or(item),
                 };
             }
@@ -134,20 +139,20 @@ fn parse_ratelimit_header(headers: &HeaderMap) -> Option<AnnouncedRateLimit> {
     };
     let dictionary = AnnouncedRateLimit {
         remaining_requests: remaining as u64,
-        reset_after: reset_delay(reset, headers)?,
+        reset_after: delay_until_reset(reset, headers)?,
     };
-    Some(strictest.map_or(dictionary, |limit| limit.stricter(dictionary)))
+    Some(strictest.map_or(dictionary, |limit| limit.stricter_of(dictionary)))
 }
 
 /// Parses the parameters `r` (remaining) and `t` (seconds until the reset) of one list item.
-fn parse_list_item<'a>(
+fn parse_ratelimit_list_item<'a>(
     headers: &HeaderMap,
     name: &str,
     parameters: impl Iterator<Item = &'a str> + Clone,
 ) -> Option<AnnouncedRateLimit> {
-    let remaining = parse_parameter(parameters.clone(), "r")?;
-    let reset =
-        parse_parameter(parameters, "t").or_else(|| policy_window_seconds(headers, name))?;
+    let remaining = parse_integer_parameter(parameters.clone(), "r")?;
+    let reset = parse_integer_parameter(parameters, "t")
+        .or_else(|| policy_window_seconds(headers, name))?;
     Some(AnnouncedRateLimit {
         remaining_requests: remaining,
         reset_after: Duration::from_secs(reset),
@@ -157,12 +162,14 @@ fn parse_list_item<'a>(
 /// The window length of the policy `name` in `RateLimit-Policy`, in seconds.
 fn policy_window_seconds(headers: &HeaderMap, name: &str) -> Option<u64> {
     let text = joined_header_values(headers, "ratelimit-policy");
-    split_unquoted(&text, ',').find_map(|policy| {
-        let mut parts = split_unquoted(policy, ';');
+    split_outside_quotes(&text, ',').find_map(|policy| {
+        let mut parts = split_outside_quotes(policy, ';');
         let has_name = parts
             .next()
             .is_some_and(|policy_name| policy_name.trim() == name);
-        has_name.then(|| parse_parameter(parts, "w")).flatten()
+        has_name
+            .then(|| parse_integer_parameter(parts, "w"))
+            .flatten()
     })
 }
 
@@ -174,7 +181,10 @@ fn joined_header_values(headers: &HeaderMap, name: &str) -> String {
     texts.collect::<Vec<_>>().join(",")
 }
 
-fn parse_parameter<'a>(mut parameters: impl Iterator<Item = &'a str>, name: &str) -> Option<u64> {
+fn parse_integer_parameter<'a>(
+    mut parameters: impl Iterator<Item = &'a str>,
+    name: &str,
+) -> Option<u64> {
     parameters.find_map(|parameter| {
         let (key, value) = parameter.split_once('=')?;
         (key.trim() == name).then(|| value.trim().parse().ok())?
@@ -182,7 +192,7 @@ fn parse_parameter<'a>(mut parameters: impl Iterator<Item = &'a str>, name: &str
 }
 
 /// Splits a structured field (RFC 9651) at separators outside its quoted strings.
-fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> + Clone {
+fn split_outside_quotes(text: &str, separator: char) -> impl Iterator<Item = &str> + Clone {
     let mut quoted = false;
     let mut escaped = false;
     text.split(move |character| {

@@ -9,9 +9,9 @@ use http::header::{HeaderMap, LOCATION};
 use http::{Method, StatusCode};
 use url::Url;
 
-use crate::credentials::without_user_info;
+use crate::credentials::mask_possible_user_info;
 use crate::error::{BoxError, Error, ErrorKind};
-use crate::header_url::{percent_encode_non_utf8, resolve_without_user_info};
+use crate::header_url::{percent_encode_non_utf8, resolve_url_without_user_info};
 use crate::redacted_url::RedactedUrl;
 use crate::request::{Request, origin};
 
@@ -28,7 +28,7 @@ pub(crate) fn has_location(headers: &HeaderMap) -> bool {
     location.is_some_and(|location| !location.as_bytes().trim_ascii().is_empty())
 }
 
-/// Builds the request of the next hop. The redirect is the response from `url`.
+/// Builds the request of the next hop. `url` is the URL that responded with the redirect.
 ///
 /// # Errors
 ///
@@ -47,19 +47,20 @@ pub(crate) fn redirected_request(
         target.set_fragment(url.fragment());
     }
     let is_cross_origin = origin(url) != origin(&target);
-    let becomes_get = becomes_get(status, request.method());
-    Ok(request.redirected(target, becomes_get, is_cross_origin))
+    let changes_method_to_get = redirect_changes_method_to_get(status, request.method());
+    Ok(request.redirected(target, changes_method_to_get, is_cross_origin))
 }
 
-/// The `Location` of a response, quoted for an error message. The message shows no userinfo and no
-/// value of a query parameter.
-pub(crate) fn quoted_location(headers: &HeaderMap) -> Option<String> {
+/// Returns the detail of an error that quotes the `Location` of a response. The detail shows no
+/// userinfo and no value of a query parameter.
+pub(crate) fn location_error_detail(headers: &HeaderMap) -> Option<String> {
     let location = percent_encode_non_utf8(headers.get(LOCATION)?.as_bytes());
-    let location = without_user_info(&location);
+    let location = mask_possible_user_info(&location);
     Some(format!("its Location is {:?}", RedactedUrl(&location)))
 }
 
-/// The target of a redirect, without userinfo. The redirect is the response from `url`.
+/// Returns the target of a redirect, without userinfo. `url` is the URL that responded with the
+/// redirect.
 ///
 /// # Errors
 ///
@@ -67,12 +68,12 @@ pub(crate) fn quoted_location(headers: &HeaderMap) -> Option<String> {
 pub(crate) fn redirect_target(url: &Url, headers: &HeaderMap) -> Result<Url, BoxError> {
     let location = headers.get(LOCATION).ok_or("there is no Location")?;
     let location = percent_encode_non_utf8(location.as_bytes());
-    Ok(resolve_without_user_info(&location, url)?)
+    Ok(resolve_url_without_user_info(&location, url)?)
 }
 
 /// Whether a redirect changes the method to GET. 303 changes every method except HEAD. 301 and 302
 /// change POST only, as in browsers (RFC 9110 §15.4.2 and §15.4.3).
-fn becomes_get(status: StatusCode, method: &Method) -> bool {
+fn redirect_changes_method_to_get(status: StatusCode, method: &Method) -> bool {
     match status {
         StatusCode::SEE_OTHER => !matches!(*method, Method::GET | Method::HEAD),
         StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => *method == Method::POST,

@@ -27,28 +27,29 @@ pub(crate) struct DefaultHeaders {
     /// The supported content codings; `None` if bodies are not decoded.
     pub(crate) accept_encoding: Option<HeaderValue>,
     /// The headers for all requests.
-    pub(crate) headers_for_all: HeaderMap,
+    pub(crate) headers_for_all_requests: HeaderMap,
     /// The headers for requests to one origin, by origin. The values may contain credentials.
     pub(crate) headers_by_origin: HashMap<Box<str>, HeaderMap>,
     /// The user's callback that returns the headers for an origin without an entry in
     /// `headers_by_origin`.
     pub(crate) host_fn: Option<Arc<HostFn>>,
     pub(crate) cookie_jar: CookieJar,
-    /// The headers of a request without headers of its own, built once. `Host` comes first, with an
-    /// empty value.
-    pub(crate) base_headers: OnceLock<HeaderMap>,
+    /// The headers of a request without headers of its own. The first request builds them. `Host`
+    /// comes first, with an empty value.
+    pub(crate) prebuilt_default_headers: OnceLock<HeaderMap>,
 }
 
-/// The least header capacity of a request. hyper stores the response headers in the same map.
-const MIN_HEADER_CAPACITY: usize = 6;
+/// The minimum capacity of a request's header map. hyper stores the response headers in the same
+/// map.
+const MIN_HEADER_MAP_CAPACITY: usize = 6;
 
 /// The form of the request target.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(super) enum RequestTargetForm {
     /// `/path?query`, for an origin server (RFC 9112 §3.2.1).
-    Origin,
+    OriginForm,
     /// The complete URL, for a forward proxy (RFC 9112 §3.2.2) or a service in this process.
-    Absolute,
+    AbsoluteForm,
 }
 
 impl DefaultHeaders {
@@ -67,37 +68,40 @@ impl DefaultHeaders {
         let headers = outgoing_request.headers_mut();
         // The headers are copied one by one: a clone of the map would have no spare capacity for
         // the response headers.
-        let base_headers = self.base_headers.get_or_init(|| self.build_base_headers());
-        headers.reserve(base_headers.len().max(MIN_HEADER_CAPACITY));
-        for (name, value) in base_headers {
+        let prebuilt_default_headers = self
+            .prebuilt_default_headers
+            .get_or_init(|| self.build_default_headers());
+        headers.reserve(prebuilt_default_headers.len().max(MIN_HEADER_MAP_CAPACITY));
+        for (name, value) in prebuilt_default_headers {
             headers.append(name, value.clone());
         }
-        // The first of the base headers is `Host`.
+        // The first default header is `Host`.
         if let Some(first) = headers.values_mut().next() {
-            *first = host_header(url)?;
+            *first = host_header_value(url)?;
         }
-        let host_fn_settings = self.host_fn_settings(url)?;
+        let host_settings_from_host_fn = self.host_settings_from_host_fn(url)?;
         let static_headers = if self.headers_by_origin.is_empty() {
             None
         } else {
             self.headers_by_origin.get(origin(url))
         };
-        let origin_headers =
-            static_headers.or(host_fn_settings.as_deref().map(|host| &host.headers));
+        let origin_headers = static_headers.or(host_settings_from_host_fn
+            .as_deref()
+            .map(|host| &host.headers));
         for overrides in origin_headers.into_iter().chain([request.headers()]) {
             override_headers(headers, overrides, target_form);
         }
         let has_own_headers = origin_headers.is_some() || !request.headers().is_empty();
-        let has_range =
-            (has_own_headers || !self.headers_for_all.is_empty()) && headers.contains_key(RANGE);
+        let has_range = (has_own_headers || !self.headers_for_all_requests.is_empty())
+            && headers.contains_key(RANGE);
         let decodes_content = request.decodes_content();
         if has_range || decodes_content.is_some() {
             let is_explicit = origin_headers
                 .into_iter()
-                .chain([request.headers(), &self.headers_for_all])
+                .chain([request.headers(), &self.headers_for_all_requests])
                 .any(|headers| headers.contains_key(ACCEPT_ENCODING));
             if !is_explicit {
-                set_accept_encoding(headers, decodes_content, has_range);
+                set_or_remove_accept_encoding(headers, decodes_content, has_range);
             }
         }
         self.cookie_jar.add_cookie_header(headers, url);
@@ -113,10 +117,10 @@ impl DefaultHeaders {
         Ok(())
     }
 
-    fn build_base_headers(&self) -> HeaderMap {
+    fn build_default_headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(8);
         headers.insert(HOST, HeaderValue::from_static(""));
-        for (name, value) in &self.headers_for_all {
+        for (name, value) in &self.headers_for_all_requests {
             headers.insert(name, value.clone());
         }
         let standard_headers = [
@@ -132,9 +136,9 @@ impl DefaultHeaders {
         headers
     }
 
-    /// The settings that the user's callback returns for the origin of `url`. `None` if the origin
-    /// has static settings.
-    fn host_fn_settings(&self, url: &Url) -> Result<Option<Arc<Host>>, Error> {
+    /// Returns the settings that the callback of the user returns for the origin of `url`. Returns
+    /// `None` if there is no callback, or if the origin has static settings.
+    fn host_settings_from_host_fn(&self, url: &Url) -> Result<Option<Arc<Host>>, Error> {
         match &self.host_fn {
             Some(host_fn) if !self.headers_by_origin.contains_key(origin(url)) => {
                 host_fn.host_settings_for(origin(url))
@@ -144,9 +148,13 @@ impl DefaultHeaders {
     }
 }
 
-/// Sets or removes `Accept-Encoding` for a range request, or for a request with its own choice of
-/// content decoding. `decodes_content` is that choice.
-fn set_accept_encoding(headers: &mut HeaderMap, decodes_content: Option<bool>, has_range: bool) {
+/// Sets or removes `Accept-Encoding`, for a range request or for a request that sets whether its
+/// response is decoded. `decodes_content` is this setting.
+fn set_or_remove_accept_encoding(
+    headers: &mut HeaderMap,
+    decodes_content: Option<bool>,
+    has_range: bool,
+) {
     let accepted = match decodes_content {
         Some(false) => Some(HeaderValue::from_static("identity")),
         Some(true) if !has_range => accept_encoding(),
@@ -168,7 +176,7 @@ fn override_headers(
 ) {
     for name in overrides.keys() {
         // `Proxy-Authorization` is for proxies only (RFC 9110 §11.7.2).
-        if target_form == RequestTargetForm::Origin && name == PROXY_AUTHORIZATION {
+        if target_form == RequestTargetForm::OriginForm && name == PROXY_AUTHORIZATION {
             continue;
         }
         let mut values = overrides.get_all(name).iter().cloned();
@@ -187,28 +195,28 @@ fn override_headers(
 fn request_target(url: &Url, target_form: RequestTargetForm) -> Result<Uri, Error> {
     let invalid = |error: http::uri::InvalidUri| Error::new(ErrorKind::InvalidRequest, error);
     match target_form {
-        RequestTargetForm::Origin => {
+        RequestTargetForm::OriginForm => {
             let path_and_query =
                 Bytes::copy_from_slice(url[Position::BeforePath..Position::AfterQuery].as_bytes());
             let path_and_query =
                 PathAndQuery::from_maybe_shared(path_and_query).map_err(invalid)?;
             Ok(Uri::from(path_and_query))
         }
-        RequestTargetForm::Absolute => url[..Position::AfterQuery].parse().map_err(invalid),
+        RequestTargetForm::AbsoluteForm => url[..Position::AfterQuery].parse().map_err(invalid),
     }
 }
 
 thread_local! {
-    /// The last `Host` value on this thread. The next request is often to the same host, and shares
-    /// the memory of the value.
-    static LAST_HOST_HEADER: RefCell<HeaderValue> = const { RefCell::new(HeaderValue::from_static("")) };
+    /// The last `Host` value on this thread. The next request is often to the same host, and then
+    /// shares the memory of this value.
+    static LAST_HOST_HEADER_VALUE: RefCell<HeaderValue> = const { RefCell::new(HeaderValue::from_static("")) };
 }
 
 /// The value of the `Host` header: the host, and the port unless it is the scheme's default (RFC
 /// 9110 §7.2).
-fn host_header(url: &Url) -> Result<HeaderValue, Error> {
+fn host_header_value(url: &Url) -> Result<HeaderValue, Error> {
     let host = &url[Position::BeforeHost..Position::AfterPort];
-    LAST_HOST_HEADER.with_borrow_mut(|last| {
+    LAST_HOST_HEADER_VALUE.with_borrow_mut(|last| {
         if last.as_bytes() != host.as_bytes() {
             *last = HeaderValue::from_str(host)
                 .map_err(|error| Error::new(ErrorKind::InvalidRequest, error))?;
@@ -244,7 +252,7 @@ mod tests {
             }
             let sent = |defaults: &DefaultHeaders, request: Request| {
                 let mut outgoing_request = http::Request::new(Body::default());
-                let target_form = RequestTargetForm::Origin;
+                let target_form = RequestTargetForm::OriginForm;
                 defaults
                     .set_request_head(&request, &url, target_form, &mut outgoing_request)
                     .unwrap();
@@ -261,7 +269,9 @@ mod tests {
             assert_eq!(sent(&defaults, own_header.build()).unwrap(), "x-own");
             let mut for_all = DefaultHeaders::default();
             let value = HeaderValue::from_static("x-for-all");
-            for_all.headers_for_all.insert(ACCEPT_ENCODING, value);
+            for_all
+                .headers_for_all_requests
+                .insert(ACCEPT_ENCODING, value);
             assert_eq!(
                 sent(&for_all, request.clone().build()).unwrap(),
                 "x-for-all"

@@ -22,9 +22,9 @@ type ServiceFn =
 
 /// A tower service whose type is erased.
 ///
-/// The time until the service is ready counts as connect time. The request counts as sent once the
-/// service is called, unless the service returns an [`Error`] for which [`Error::maybe_sent`] is
-/// false.
+/// The time until the service is ready counts as connect time. The request counts as sent when the
+/// service is called. If the service returns an [`Error`] for which [`Error::maybe_sent`] is false,
+/// the request counts as not sent.
 pub(crate) struct TransportService(Box<ServiceFn>);
 
 impl TransportService {
@@ -39,7 +39,8 @@ impl TransportService {
         B: HttpBody + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        // Each call polls its own clone until ready, as tower requires.
+        // tower requires a call on the same instance that was polled until ready, so each call
+        // clones the service.
         let service = Mutex::new(service);
         Self(Box::new(move |request, clock| {
             let mut service = service
@@ -67,7 +68,7 @@ impl TransportService {
     }
 
     /// Calls the service and waits for the head of the response.
-    pub(super) async fn call(
+    pub(super) async fn call_service(
         &self,
         request: http::Request<Body>,
         clock: &HopClock,

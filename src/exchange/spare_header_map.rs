@@ -7,23 +7,24 @@ use std::cell::Cell;
 
 use http::header::HeaderMap;
 
-/// A map with a larger capacity is freed.
-const MAX_CAPACITY: usize = 64;
+/// The maximum capacity of a map that is kept. A larger map is freed.
+const MAX_SPARE_MAP_CAPACITY: usize = 64;
 
 thread_local! {
-    static SPARE_MAP: Cell<Option<HeaderMap>> = const { Cell::new(None) };
+    static SPARE_HEADER_MAP: Cell<Option<HeaderMap>> = const { Cell::new(None) };
 }
 
 /// Returns an empty map, with the memory of an earlier map if there is one.
-pub(super) fn take() -> HeaderMap {
-    SPARE_MAP.take().unwrap_or_default()
+pub(super) fn take_spare_or_new_map() -> HeaderMap {
+    SPARE_HEADER_MAP.take().unwrap_or_default()
 }
 
-/// Keeps the memory of a map for the next call of [`take`] on this thread. The headers are dropped.
-pub(super) fn put_back(mut map: HeaderMap) {
-    if map.capacity() <= MAX_CAPACITY {
+/// Keeps the memory of a map for the next call of [`take_spare_or_new_map`] on this thread. The
+/// headers are dropped.
+pub(super) fn keep_spare_map(mut map: HeaderMap) {
+    if map.capacity() <= MAX_SPARE_MAP_CAPACITY {
         map.clear();
-        SPARE_MAP.set(Some(map));
+        SPARE_HEADER_MAP.set(Some(map));
     }
 }
 
@@ -43,16 +44,16 @@ mod tests {
     fn returned_map_is_reused_without_its_headers() {
         let map = map_of(8);
         let capacity = map.capacity();
-        put_back(map);
-        let reused = take();
+        keep_spare_map(map);
+        let reused = take_spare_or_new_map();
         assert!(reused.is_empty() && !reused.contains_key(ACCEPT));
         assert_eq!(reused.capacity(), capacity);
-        assert_eq!(take().capacity(), 0);
+        assert_eq!(take_spare_or_new_map().capacity(), 0);
     }
 
     #[test]
     fn large_map_is_freed() {
-        put_back(map_of(MAX_CAPACITY + 1));
-        assert_eq!(take().capacity(), 0);
+        keep_spare_map(map_of(MAX_SPARE_MAP_CAPACITY + 1));
+        assert_eq!(take_spare_or_new_map().capacity(), 0);
     }
 }

@@ -22,16 +22,17 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
-    /// Whether the HTTP version of an origin is still unknown, so that a first request should find
-    /// it out before others open connections.
-    pub(crate) fn is_protocol_unknown(&self, url: &Url, proxy: Option<&Proxy>) -> bool {
+    /// Whether the HTTP version of an origin is unknown. A first request should then determine the
+    /// version before other requests open connections.
+    pub(crate) fn is_origin_protocol_unknown(&self, url: &Url, proxy: Option<&Proxy>) -> bool {
         match self {
-            Transport::Wire(wire) => wire_transport::is_protocol_unknown(wire, url, proxy),
+            Transport::Wire(wire) => wire_transport::is_origin_protocol_unknown(wire, url, proxy),
             Transport::Service(_) => false,
         }
     }
 
-    /// The proxy that a request uses. `None` if it uses none, or fails before it connects.
+    /// Returns the proxy of a request. Returns `None` if the request uses no proxy, or if no proxy
+    /// can be selected.
     pub(crate) fn proxy_for(&self, url: &Url, request: &Request) -> Option<Proxy> {
         match self {
             Transport::Wire(wire) => wire.proxy_for(url, request.proxy_choice()).ok()?.cloned(),
@@ -39,17 +40,17 @@ impl Transport {
         }
     }
 
-    /// The name lookup of a request if it has to wait for a permit, so that the request should not
-    /// hold a slot yet.
-    pub(crate) fn lookup_awaiting_permit(&self, request: &Request) -> Option<PendingLookup> {
+    /// Returns the name lookup of a request if the lookup must wait for a permit. The request
+    /// should not hold a slot during this wait.
+    pub(crate) fn name_lookup_awaiting_permit(&self, request: &Request) -> Option<PendingLookup> {
         match self {
-            Transport::Wire(wire) => wire_transport::lookup_awaiting_permit(wire, request),
+            Transport::Wire(wire) => wire_transport::name_lookup_awaiting_permit(wire, request),
             Transport::Service(_) => None,
         }
     }
 
     /// The number of open connections, and the number of idle ones among them.
-    pub(crate) fn connection_counts(&self) -> (usize, usize) {
+    pub(crate) fn open_and_idle_connection_counts(&self) -> (usize, usize) {
         match self {
             Transport::Wire(wire) => wire.connection_counts(),
             Transport::Service(_) => (0, 0),
@@ -57,7 +58,7 @@ impl Transport {
     }
 
     /// Sends a request and waits for the head of the response.
-    pub(super) async fn send(
+    pub(super) async fn send_request(
         &self,
         outgoing_request: &OutgoingRequest<'_>,
         clock: &HopClock,
@@ -65,13 +66,15 @@ impl Transport {
     ) -> Result<(Parts, TransportBody), Error> {
         match self {
             Transport::Wire(wire) => {
-                wire_transport::send(wire, outgoing_request, clock, sticky_connection).await
+                wire_transport::send_request(wire, outgoing_request, clock, sticky_connection).await
             }
             Transport::Service(service) => {
                 // A service that is always ready must not starve other tasks of the runtime.
                 consume_budget().await;
-                let request = outgoing_request.build(RequestTargetForm::Absolute).await?;
-                service.call(request, clock).await
+                let request = outgoing_request
+                    .build(RequestTargetForm::AbsoluteForm)
+                    .await?;
+                service.call_service(request, clock).await
             }
         }
     }

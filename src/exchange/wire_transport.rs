@@ -1,5 +1,5 @@
-//! Sends requests over the network, and sends a request again (replays it) if a closing connection
-//! has lost it.
+//! Sends requests over the network. Sends a request again (replays it) if a closing connection has
+//! lost it.
 
 use http::response::Parts;
 use url::Url;
@@ -16,23 +16,23 @@ use crate::wire::{
     StickyConnection, Wire,
 };
 
-/// The maximum number of replays of a request when connections shut down in order (RFC 9113 §6.8).
-/// A server that serves only a few requests per connection rejects all later concurrent requests,
-/// so a request may be rejected several times.
-const MAX_SHUTDOWN_REPLAYS: u32 = 8;
+/// The maximum number of replays of a request that is refused by connections in shutdown (RFC 9113
+/// §6.8). A server that serves only a few requests per connection refuses all later ones, so a
+/// request may be refused several times.
+const MAX_REPLAYS_AFTER_SHUTDOWN: u32 = 8;
 
-pub(super) fn is_protocol_unknown(wire: &Wire, url: &Url, proxy: Option<&Proxy>) -> bool {
-    wire_target(url, proxy).is_ok_and(|target| wire.is_protocol_unknown(&target))
+pub(super) fn is_origin_protocol_unknown(wire: &Wire, url: &Url, proxy: Option<&Proxy>) -> bool {
+    connection_target(url, proxy).is_ok_and(|target| wire.is_protocol_unknown(&target))
 }
 
-/// The name lookup of a request if it has to wait for a permit.
-pub(super) fn lookup_awaiting_permit(wire: &Wire, request: &Request) -> Option<PendingLookup> {
+/// Returns the name lookup of a request if the lookup must wait for a permit.
+pub(super) fn name_lookup_awaiting_permit(wire: &Wire, request: &Request) -> Option<PendingLookup> {
     if !wire.is_out_of_lookup_permits() {
         return None;
     }
     let url = request.url_if_sendable().ok()?;
     let proxy = wire.proxy_for(url, request.proxy_choice()).ok()?;
-    let target = wire_target(url, proxy).ok()?;
+    let target = connection_target(url, proxy).ok()?;
     wire.lookup_awaiting_permit(&target)
 }
 
@@ -43,7 +43,7 @@ pub(super) fn lookup_awaiting_permit(wire: &Wire, request: &Request) -> Option<P
 /// on a fresh connection, if the request was never written or is idempotent (RFC 9112 §9.3.1). A
 /// request that the server reports as unprocessed is replayed too (RFC 9113 §8.7), as
 /// [`ReplayLimit`] allows. A replay belongs to the same attempt.
-pub(super) async fn send(
+pub(super) async fn send_request(
     wire: &Wire,
     outgoing_request: &OutgoingRequest<'_>,
     clock: &HopClock,
@@ -51,15 +51,15 @@ pub(super) async fn send(
 ) -> Result<(Parts, TransportBody), Error> {
     let request = outgoing_request.request;
     let proxy = wire.proxy_for(outgoing_request.url, request.proxy_choice())?;
-    let target = wire_target(outgoing_request.url, proxy)?;
+    let target = connection_target(outgoing_request.url, proxy)?;
     let target_form = if target.uses_forward_proxy() {
-        RequestTargetForm::Absolute
+        RequestTargetForm::AbsoluteForm
     } else {
-        RequestTargetForm::Origin
+        RequestTargetForm::OriginForm
     };
     let mut unsent = None;
     outgoing_request
-        .build_into_slot(target_form, &mut unsent)
+        .build_http_request_into_slot(target_form, &mut unsent)
         .await?;
     let mut source = ConnectionSource::Pooled;
     let mut replay_limit = ReplayLimit::default();
@@ -72,20 +72,20 @@ pub(super) async fn send(
             Ok((head, body)) => return Ok((head, TransportBody::Wire(body))),
             Err(send_error) => send_error,
         };
-        // The request may have reached the server on an earlier connection, even if it did not on
-        // this one.
+        // An earlier connection may have delivered the request to the server, even if this one did
+        // not.
         if was_sent {
             clock.record_sent();
         }
         was_sent = clock.maybe_sent();
-        source = match replay_source(&send_error, unsent.is_some(), request) {
+        source = match connection_source_for_replay(&send_error, unsent.is_some(), request) {
             Some(source) if replay_limit.permits_replay(&send_error) => source,
             _ => return Err(send_error.error),
         };
         replay_limit.count_replay(send_error);
         if unsent.is_none() {
             outgoing_request
-                .build_into_slot(target_form, &mut unsent)
+                .build_http_request_into_slot(target_form, &mut unsent)
                 .await?;
         }
     }
@@ -93,27 +93,28 @@ pub(super) async fn send(
 
 /// The limit on the replays of one exchange.
 ///
-/// A replay is not subject to the rates, the backoff and the retry budget. So a server that refuses
-/// every connection must not cause many of them. An error that is not replayed may be retried.
+/// Rate limits, the backoff and the retry budget do not apply to replays. A server that refuses
+/// every connection must therefore not cause many replays. An error that is not replayed may be
+/// retried.
 #[derive(Default)]
 struct ReplayLimit {
-    replays: u32,
-    last_refusal: Option<Refusal>,
+    replay_count: u32,
+    refusal_at_last_replay: Option<Refusal>,
 }
 
 impl ReplayLimit {
     fn permits_replay(&self, send_error: &SendError) -> bool {
-        let is_first = self.replays == 0;
+        let is_first = self.replay_count == 0;
         let Some(refusal) = &send_error.refusal else {
             return is_first;
         };
         match refusal.refusal_reason {
             RefusalReason::Overload => false,
             RefusalReason::Failure => is_first && refusal.has_connection_responded(),
-            // The responses of a connection that shuts down may be processed later than its
-            // refusals, so the check is made at the next refusal.
-            RefusalReason::Shutdown if self.replays < MAX_SHUTDOWN_REPLAYS => {
-                let last = self.last_refusal.as_ref();
+            // The responses of a connection in shutdown may be processed after its refusals.
+            // Whether the connection has responded is therefore checked at the next refusal.
+            RefusalReason::Shutdown if self.replay_count < MAX_REPLAYS_AFTER_SHUTDOWN => {
+                let last = self.refusal_at_last_replay.as_ref();
                 is_first || last.is_some_and(Refusal::has_connection_responded)
             }
             RefusalReason::Shutdown => false,
@@ -121,13 +122,13 @@ impl ReplayLimit {
     }
 
     fn count_replay(&mut self, send_error: SendError) {
-        self.replays += 1;
-        self.last_refusal = send_error.refusal;
+        self.replay_count += 1;
+        self.refusal_at_last_replay = send_error.refusal;
     }
 }
 
 /// The kind of connection for a replay; `None` if the request must not be replayed.
-fn replay_source(
+fn connection_source_for_replay(
     send_error: &SendError,
     was_returned_unsent: bool,
     request: &Request,
@@ -141,7 +142,10 @@ fn replay_source(
         .then_some(ConnectionSource::Fresh)
 }
 
-fn wire_target<'a>(url: &'a Url, proxy: Option<&'a Proxy>) -> Result<ConnectionTarget<'a>, Error> {
+fn connection_target<'a>(
+    url: &'a Url,
+    proxy: Option<&'a Proxy>,
+) -> Result<ConnectionTarget<'a>, Error> {
     match (url.host(), url.port_or_known_default()) {
         (Some(host), Some(port)) => Ok(ConnectionTarget {
             origin: origin(url),

@@ -48,7 +48,7 @@ impl Host {
         K: TryInto<HeaderName>,
         V: TryInto<HeaderValue>,
     {
-        self.insert_header(credentials::parse_header(name, value))
+        self.insert_header(credentials::parse_header_name_and_value(name, value))
     }
 
     /// Sets `Authorization` to the bearer token `token` (RFC 6750). Default: none.

@@ -169,7 +169,7 @@ impl MockResponse {
         K: TryInto<HeaderName>,
         V: TryInto<HeaderValue>,
     {
-        match credentials::parse_header(name, value) {
+        match credentials::parse_header_name_and_value(name, value) {
             Ok((name, value)) => self
                 .scripted_response_mut()
                 .headers_mut()

@@ -96,7 +96,7 @@ impl ProxyServer {
         if port == 0 {
             return Err("the proxy port is 0".into());
         }
-        let credentials = match credentials::user_info(&url) {
+        let credentials = match credentials::decoded_user_info(&url) {
             Some((user, password)) => Some(ProxyCredentials::new(protocol, user, password)?),
             None => None,
         };

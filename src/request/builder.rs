@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::{Request, TOO_MANY_HEADERS, UrlOrInvalidText};
+use super::{Request, TOO_MANY_HEADERS_REASON, UrlOrInvalidText};
 use crate::body::Body;
 use crate::body_progress::BodyProgress;
 use crate::credentials::{self, InvalidReason};
@@ -57,7 +57,7 @@ impl RequestBuilder {
         K: TryInto<HeaderName>,
         V: TryInto<HeaderValue>,
     {
-        match credentials::parse_header(name, value) {
+        match credentials::parse_header_name_and_value(name, value) {
             Ok((name, value)) => self.insert_header(name, value),
             Err(reason) => self.with_invalid_reason(reason),
         }
@@ -74,7 +74,7 @@ impl RequestBuilder {
             let is_first = name.is_some();
             current = name.or(current);
             let Some(name) = &current else { continue };
-            credentials::mark_sensitive(name, &mut value);
+            credentials::mark_sensitive_if_credential(name, &mut value);
             let own_headers = &mut self.request.extras_mut().headers;
             let fits = if is_first {
                 own_headers.try_insert(name, value).is_ok()
@@ -82,7 +82,7 @@ impl RequestBuilder {
                 own_headers.try_append(name, value).is_ok()
             };
             if !fits {
-                return self.with_invalid_reason(TOO_MANY_HEADERS);
+                return self.with_invalid_reason(TOO_MANY_HEADERS_REASON);
             }
         }
         self
@@ -127,7 +127,7 @@ impl RequestBuilder {
             Ok(query) => query,
             Err(reason) => return self.with_invalid_reason(reason),
         };
-        if let UrlOrInvalidText::Url(url) = &mut self.request.url_or_text
+        if let UrlOrInvalidText::Url(url) = &mut self.request.url_or_invalid_text
             && !query.is_empty()
         {
             let query = match url.query() {
@@ -281,7 +281,7 @@ impl RequestBuilder {
         if timeout.is_zero() {
             return self.with_invalid_reason("the timeout is zero");
         }
-        self.request.extras_mut().timeout = Some(timeout);
+        self.request.extras_mut().attempt_timeout = Some(timeout);
         self
     }
 

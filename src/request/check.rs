@@ -19,7 +19,7 @@ impl Request {
     ///
     /// Returns [`ErrorKind::InvalidRequest`] if the request cannot be sent.
     pub(crate) fn url_if_sendable(&self) -> Result<&Arc<Url>> {
-        let reason = match (&self.url_or_text, &self.extras().invalid_reason) {
+        let reason = match (&self.url_or_invalid_text, &self.extras().invalid_reason) {
             (UrlOrInvalidText::Url(url), None) => match self.unsendable_reason(url) {
                 None => return Ok(url),
                 Some(reason) => reason.into(),
@@ -28,7 +28,7 @@ impl Request {
             (UrlOrInvalidText::InvalidText(_), None) => "it has no URL".into(),
         };
         let mut error = Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason);
-        error.set_url(self.url_or_text.clone());
+        error.set_url(self.url_or_invalid_text.clone());
         Err(error)
     }
 

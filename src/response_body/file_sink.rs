@@ -17,7 +17,7 @@ use super::reader::DecodedBody;
 use super::resume::{self, DownloadedPart, RangeResponse};
 use super::retry_renewal::RetryRenewal;
 use crate::error::{Error, ErrorKind};
-use crate::hop_clock::{HopClock, PauseGuard, QueueWait};
+use crate::hop_clock::{HopClock, PauseGuard, QueueWaitGuard};
 use crate::request::Request;
 use crate::response::SavedFile;
 
@@ -63,7 +63,7 @@ impl FileSink {
         clock: &HopClock,
     ) -> Result<Option<Box<Request>>, Error> {
         if !self.has_searched_for_part {
-            let _queue_wait = QueueWait::pause_clock(clock);
+            let _queue_wait = QueueWaitGuard::pause_clock(clock);
             let searched = self.claim_and_find_earlier_part().await;
             searched.map_err(save_error_mapper(&self.target_path))?;
         }
@@ -164,7 +164,7 @@ impl FileSink {
             None => None,
         };
         let saved_file = self.rename_to_target().await?;
-        meter.finish(saved_file.bytes);
+        meter.record_body_end(saved_file.bytes);
         if is_resumed {
             resume::rewrite_as_complete_head(head, saved_file.bytes, content_coding);
         }
@@ -219,7 +219,7 @@ impl FileSink {
         };
         let total_length = partial.representation.total_length;
         let meter = body.body_meter();
-        meter.start(partial.part_file.received_length(), total_length);
+        meter.record_body_start(partial.part_file.received_length(), total_length);
         while let Some(chunk) = self.next_chunk_or_due_write(&mut body).await {
             let chunk = chunk?;
             let Some(partial) = &mut self.partial_download else {
@@ -233,7 +233,7 @@ impl FileSink {
             }
             let now = Instant::now();
             partial.part_file.append_to_memory(&chunk, now);
-            meter.record(partial.part_file.received_length());
+            meter.record_received_bytes(partial.part_file.received_length());
             drop(chunk);
             if partial
                 .part_file

@@ -124,7 +124,7 @@ impl HandlerSink {
         self.has_handler_started = true;
         let clock = body.record_streaming_start();
         let meter = body.body_meter();
-        meter.start(0, body.decoded_length());
+        meter.record_body_start(0, body.decoded_length());
         let channel = CloseChannelOnDrop(Arc::default());
         let mut response = Some(StreamingResponse::new(
             head,
@@ -149,21 +149,21 @@ impl HandlerSink {
                 if channel.0.poll_chunk_requested(cx).is_pending() {
                     // The handler is working on a chunk and has not requested the next one, so no
                     // timeout runs.
-                    clock.pause(Instant::now());
+                    clock.pause_timeouts(Instant::now());
                     return Poll::Pending;
                 }
                 if clock.is_paused() {
-                    clock.resume(Instant::now());
+                    clock.resume_timeouts(Instant::now());
                 }
                 match body.poll_chunk(cx) {
                     Poll::Ready(chunk) => {
                         match &chunk {
                             Some(Ok(chunk)) => {
                                 self.bytes_read += chunk.len() as u64;
-                                meter.record(self.bytes_read);
+                                meter.record_received_bytes(self.bytes_read);
                             }
                             Some(Err(_)) => {}
-                            None => meter.finish(self.bytes_read),
+                            None => meter.record_body_end(self.bytes_read),
                         }
                         channel.0.send_chunk(chunk, cx);
                     }
@@ -181,6 +181,6 @@ struct CloseChannelOnDrop(Arc<BodyChannel>);
 
 impl Drop for CloseChannelOnDrop {
     fn drop(&mut self) {
-        self.0.close();
+        self.0.close_channel();
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::decode::{DecodedStream, Decoder};
 use super::transport_body::TransportBody;
 use crate::body_budget::BodyReservation;
-use crate::body_progress::BodyMeter;
+use crate::body_progress::BodyProgressMeter;
 use crate::error::Error;
 use crate::hop_clock::HopClock;
 use crate::wire::StickyConnection;
@@ -22,7 +22,7 @@ pub(crate) struct BodyReader<'a> {
     /// The memory that this body reserves in the batch's body budget. `None` if the batch does not
     /// limit the memory of its bodies.
     body_reservation: Option<&'a mut BodyReservation>,
-    body_meter: BodyMeter<'a>,
+    body_meter: BodyProgressMeter<'a>,
 }
 
 impl<'a> BodyReader<'a> {
@@ -30,7 +30,7 @@ impl<'a> BodyReader<'a> {
         body: TransportBody,
         clock: &'a HopClock,
         sticky_connection: &'a mut StickyConnection,
-        body_meter: BodyMeter<'a>,
+        body_meter: BodyProgressMeter<'a>,
     ) -> Self {
         Self {
             transport_body: body,
@@ -47,7 +47,7 @@ impl<'a> BodyReader<'a> {
         reservation: Option<&'a mut BodyReservation>,
     ) -> Self {
         if let Some(reservation) = &reservation {
-            reservation.start_reading();
+            reservation.register_body_reader();
         }
         self.body_reservation = reservation;
         self
@@ -56,12 +56,12 @@ impl<'a> BodyReader<'a> {
     /// Counts bytes that stay in memory against the batch's body budget.
     pub(super) fn count_against_body_budget(&mut self, bytes: usize) {
         if let Some(reservation) = &mut self.body_reservation {
-            reservation.reserve(bytes);
+            reservation.add_reserved_bytes(bytes);
         }
     }
 
     /// Returns the meter that publishes how much of the body has arrived.
-    pub(super) fn body_meter(&self) -> BodyMeter<'a> {
+    pub(super) fn body_meter(&self) -> BodyProgressMeter<'a> {
         self.body_meter
     }
 
@@ -85,14 +85,14 @@ impl<'a> BodyReader<'a> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Error>>> {
         if let Some(reservation) = &mut self.body_reservation {
-            if reservation.poll_room(cx).is_pending() {
-                self.hop_clock.pause(Instant::now());
+            if reservation.poll_room_for_next_chunk(cx).is_pending() {
+                self.hop_clock.pause_timeouts(Instant::now());
                 // The wait may be long, and other requests can use the sticky connection meanwhile.
                 self.sticky_connection.return_to_pool();
                 return Poll::Pending;
             }
             if self.hop_clock.is_paused() {
-                self.hop_clock.resume(Instant::now());
+                self.hop_clock.resume_timeouts(Instant::now());
             }
         }
         self.transport_body
@@ -119,14 +119,14 @@ impl<'a> DecodedBody<'a> {
     /// which the caller pauses while the file or the handler is busy.
     pub(super) fn record_streaming_start(&mut self) -> &'a HopClock {
         let reader = &mut self.encoded_reader;
-        reader.hop_clock.start_streaming();
+        reader.hop_clock.enter_streaming_phase();
         // Streaming may take long, and other requests can use the sticky connection meanwhile.
         reader.sticky_connection.return_to_pool();
         reader.hop_clock
     }
 
     /// Returns the meter that publishes how much of the body has arrived.
-    pub(super) fn body_meter(&self) -> BodyMeter<'a> {
+    pub(super) fn body_meter(&self) -> BodyProgressMeter<'a> {
         self.encoded_reader.body_meter
     }
 
@@ -226,7 +226,7 @@ mod tests {
         let wire = Wire::new(WireConfig::default());
         let clock = HopClock::new(Instant::now());
         let body_bytes = AtomicU64::new(0);
-        let meter = BodyMeter::new(&body_bytes, None);
+        let meter = BodyProgressMeter::new(&body_bytes, None);
         let mut sticky_connection = StickyConnection::default();
         let port = start_server();
 
@@ -238,8 +238,8 @@ mod tests {
         let body = send(&wire, port, &clock, &mut sticky_connection).await;
         let budget = BodyBudget::new(1, false);
         let mut first = BodyReservation::new(&budget, 0);
-        first.start_reading();
-        first.reserve(1);
+        first.register_body_reader();
+        first.add_reserved_bytes(1);
         let mut second = BodyReservation::new(&budget, 1);
         let reader = BodyReader::new(body, &clock, &mut sticky_connection, meter);
         let mut reader = reader.with_body_reservation(Some(&mut second));

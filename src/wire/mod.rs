@@ -87,7 +87,7 @@ impl Wire {
     pub(crate) fn new(config: WireConfig) -> Self {
         let socket_limit = SocketLimit::new(config.max_sockets);
         let pool = Http1Pool::new(config.idle_timeout, socket_limit);
-        descriptors::register_pool(&pool);
+        descriptors::register_idle_connection_pool(&pool);
         let tcp_connector = TcpConnector {
             socket_counter: Arc::clone(&pool) as Arc<dyn SocketCounter>,
             resolver: Resolver::new(config.dns_config),

@@ -4,21 +4,22 @@
 //! a day of the month, a month and a year, and ignores all other parts, such as the time zone: the
 //! time is UTC.
 
-const MONTHS: [&[u8]; 12] = [
+const MONTH_ABBREVIATIONS: [&[u8]; 12] = [
     b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec",
 ];
 
 /// Returns the date in seconds since the Unix epoch, or `None` if `text` is not a date.
 pub(super) fn parse_cookie_date(text: &[u8]) -> Option<i64> {
     let (mut time, mut day, mut month, mut year) = (None, None, None, None);
-    for token in text.split(|byte| is_delimiter(*byte)) {
-        // Each token is the first part of the date that is missing and that the token matches.
+    for token in text.split(|byte| is_delimiter_byte(*byte)) {
+        // A token is tried as a time, a day, a month and a year, in this order. A part that was
+        // already found is not tried again.
         if time.is_none()
             && let Some(parsed) = parse_time(token)
         {
             time = Some(parsed);
         } else if day.is_none()
-            && let Some((parsed, _)) = leading_number(token, 1..=2)
+            && let Some((parsed, _)) = parse_leading_number(token, 1..=2)
         {
             day = Some(parsed);
         } else if month.is_none()
@@ -26,7 +27,7 @@ pub(super) fn parse_cookie_date(text: &[u8]) -> Option<i64> {
         {
             month = Some(parsed);
         } else if year.is_none()
-            && let Some((parsed, _)) = leading_number(token, 2..=4)
+            && let Some((parsed, _)) = parse_leading_number(token, 2..=4)
         {
             year = Some(parsed);
         }
@@ -47,28 +48,34 @@ pub(super) fn parse_cookie_date(text: &[u8]) -> Option<i64> {
     is_valid.then(|| days_since_epoch(year, month, day) * 86_400 + seconds_of_day)
 }
 
-fn is_delimiter(byte: u8) -> bool {
+fn is_delimiter_byte(byte: u8) -> bool {
     matches!(byte, b'\t' | b' '..=b'/' | b';'..=b'@' | b'['..=b'`' | b'{'..=b'~')
 }
 
-/// Parses a time of the form `h:m:s`, each of one or two digits. A character that is not a digit
-/// may follow.
+/// Parses a time of the form `h:m:s`, in which each number has one or two digits. Text after the
+/// seconds is ignored, unless it begins with a digit.
 fn parse_time(token: &[u8]) -> Option<(i64, i64, i64)> {
-    let (hour, rest) = leading_number(token, 1..=2)?;
-    let (minute, rest) = leading_number(rest.strip_prefix(b":")?, 1..=2)?;
-    let (second, _) = leading_number(rest.strip_prefix(b":")?, 1..=2)?;
+    let (hour, rest) = parse_leading_number(token, 1..=2)?;
+    let (minute, rest) = parse_leading_number(rest.strip_prefix(b":")?, 1..=2)?;
+    let (second, _) = parse_leading_number(rest.strip_prefix(b":")?, 1..=2)?;
     Some((hour, minute, second))
 }
 
 /// Returns the month, from 1, of a token that begins with the first three letters of its name.
 fn parse_month(token: &[u8]) -> Option<i64> {
     let abbreviation = token.get(..3)?.to_ascii_lowercase();
-    let index = MONTHS.iter().position(|month| **month == abbreviation)?;
+    let index = MONTH_ABBREVIATIONS
+        .iter()
+        .position(|month| **month == abbreviation)?;
     Some(index as i64 + 1)
 }
 
-/// Returns the number at the start of `token` and the rest, if the number of digits is in `digits`.
-fn leading_number(token: &[u8], digits: std::ops::RangeInclusive<usize>) -> Option<(i64, &[u8])> {
+/// Returns the number at the start of `token` and the text after it. Returns `None` if the number
+/// of digits is not in `digits`.
+fn parse_leading_number(
+    token: &[u8],
+    digits: std::ops::RangeInclusive<usize>,
+) -> Option<(i64, &[u8])> {
     let is_digit = |byte: &&u8| byte.is_ascii_digit();
     let count = token.iter().take_while(is_digit).count();
     let (number, rest) = token.split_at(count);

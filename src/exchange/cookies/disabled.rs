@@ -8,7 +8,7 @@ use url::Url;
 pub(crate) struct CookieJar {}
 
 impl CookieJar {
-    pub(crate) fn to_empty(&self) -> Self {
+    pub(crate) fn to_empty_jar(&self) -> Self {
         Self {}
     }
 

@@ -3,14 +3,15 @@
 use url::{Host, Url};
 
 use super::cookie_date::parse_cookie_date;
-use super::{is_secure_channel, site};
+use super::{is_secure_channel, site_of_url};
 use crate::host_name::is_subdomain;
 
 /// The maximum size of a name and its value. RFC 6265 §6.1 requires clients to accept at least 4096
 /// bytes, and browsers accept no more.
 const MAX_NAME_AND_VALUE_BYTES: usize = 4096;
-/// The maximum size of the value of an attribute. A longer attribute is ignored, as in browsers.
-const MAX_ATTRIBUTE_BYTES: usize = 1024;
+/// The maximum size of the value of an attribute. An attribute with a longer value is ignored, as
+/// in browsers.
+const MAX_ATTRIBUTE_VALUE_BYTES: usize = 1024;
 
 /// A cookie. The name, the value and the path are opaque bytes.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -24,27 +25,28 @@ pub(super) struct Cookie {
     pub(super) is_secure: bool,
     /// The expiry time in seconds since the Unix epoch. `None` for a session cookie, which never
     /// expires.
-    pub(super) expires_at: Option<i64>,
+    pub(super) expires_at_unix_seconds: Option<i64>,
 }
 
 impl Cookie {
     /// Parses a `Set-Cookie` value in a response from `url`. Returns `None` if the value is
     /// malformed, too large, or not allowed for `url`. `now` is in seconds since the Unix epoch.
-    pub(super) fn parse(value: &[u8], url: &Url, now: i64) -> Option<Self> {
+    pub(super) fn parse_set_cookie(value: &[u8], url: &Url, now: i64) -> Option<Self> {
         let mut parts = value.split(|byte| *byte == b';');
-        let (name, value) = split_at_equals(parts.next()?)?;
+        let (name, value) = split_name_and_value(parts.next()?)?;
         if name.is_empty() || name.len() + value.len() > MAX_NAME_AND_VALUE_BYTES {
             return None;
         }
-        let attributes = CookieAttributes::parse(parts);
+        let attributes = CookieAttributes::parse_attributes(parts);
         if attributes.is_secure && !is_secure_channel(url) {
             return None;
         }
-        // The requirements of the cookie name prefixes (RFC 6265bis §4.1.3).
+        // A name with one of these prefixes has requirements (RFC 6265bis §4.1.3).
         let satisfies_prefix = if has_name_prefix(name, b"__Secure-") {
             attributes.is_secure
         } else if has_name_prefix(name, b"__Host-") {
-            let is_whole_host = attributes.domain.is_none() && attributes.path == Some(b"/");
+            let is_whole_host =
+                attributes.domain_attribute.is_none() && attributes.path_attribute == Some(b"/");
             attributes.is_secure && is_whole_host
         } else {
             true
@@ -52,10 +54,10 @@ impl Cookie {
         if !satisfies_prefix {
             return None;
         }
-        let (domain, is_host_only) = cookie_domain(attributes.domain, url)?;
-        let path = match attributes.path {
+        let (domain, is_host_only) = cookie_domain_and_host_only(attributes.domain_attribute, url)?;
+        let path = match attributes.path_attribute {
             Some(path) if path.starts_with(b"/") => path,
-            _ => default_path(url),
+            _ => default_cookie_path(url),
         };
         Some(Self {
             name: name.into(),
@@ -64,41 +66,46 @@ impl Cookie {
             is_host_only,
             path: path.into(),
             is_secure: attributes.is_secure,
-            expires_at: attributes.expires_at(now),
+            expires_at_unix_seconds: attributes.expires_at_unix_seconds(now),
         })
     }
 
     pub(super) fn is_expired(&self, now: i64) -> bool {
-        self.expires_at.is_some_and(|expires_at| expires_at <= now)
+        self.expires_at_unix_seconds
+            .is_some_and(|expires_at_unix_seconds| expires_at_unix_seconds <= now)
     }
 }
 
 /// The attributes of a cookie. If an attribute is repeated, its last value counts.
 #[derive(Default)]
 struct CookieAttributes<'a> {
-    expires: Option<i64>,
-    max_age: Option<i64>,
-    domain: Option<&'a [u8]>,
-    path: Option<&'a [u8]>,
+    expires_unix_seconds: Option<i64>,
+    max_age_seconds: Option<i64>,
+    domain_attribute: Option<&'a [u8]>,
+    path_attribute: Option<&'a [u8]>,
     is_secure: bool,
 }
 
 impl<'a> CookieAttributes<'a> {
     /// Parses attributes. Unknown and malformed attributes are ignored.
-    fn parse(parts: impl Iterator<Item = &'a [u8]>) -> Self {
+    fn parse_attributes(parts: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut attributes = Self::default();
         for part in parts {
-            let (name, value) = split_at_equals(part).unwrap_or((part.trim_ascii(), b""));
-            if value.len() > MAX_ATTRIBUTE_BYTES {
+            let (name, value) = split_name_and_value(part).unwrap_or((part.trim_ascii(), b""));
+            if value.len() > MAX_ATTRIBUTE_VALUE_BYTES {
                 continue;
             }
             match &*name.to_ascii_lowercase() {
-                b"expires" => attributes.expires = parse_cookie_date(value).or(attributes.expires),
-                b"max-age" => {
-                    attributes.max_age = parse_max_age(value).or(attributes.max_age);
+                b"expires" => {
+                    attributes.expires_unix_seconds =
+                        parse_cookie_date(value).or(attributes.expires_unix_seconds)
                 }
-                b"domain" if !value.is_empty() => attributes.domain = Some(value),
-                b"path" => attributes.path = Some(value),
+                b"max-age" => {
+                    attributes.max_age_seconds =
+                        parse_max_age(value).or(attributes.max_age_seconds);
+                }
+                b"domain" if !value.is_empty() => attributes.domain_attribute = Some(value),
+                b"path" => attributes.path_attribute = Some(value),
                 b"secure" => attributes.is_secure = true,
                 _ => {}
             }
@@ -107,14 +114,16 @@ impl<'a> CookieAttributes<'a> {
     }
 
     /// The expiry time. `Max-Age` takes precedence over `Expires` (RFC 6265 §5.3).
-    fn expires_at(&self, now: i64) -> Option<i64> {
-        let from_max_age = self.max_age.map(|seconds| now.saturating_add(seconds));
-        from_max_age.or(self.expires)
+    fn expires_at_unix_seconds(&self, now: i64) -> Option<i64> {
+        let from_max_age = self
+            .max_age_seconds
+            .map(|seconds| now.saturating_add(seconds));
+        from_max_age.or(self.expires_unix_seconds)
     }
 }
 
-/// Parses the value of `Max-Age` (RFC 6265 §5.2.2): digits, and a minus sign before them or not. A
-/// number that does not fit becomes the largest or the smallest possible value.
+/// Parses the value of `Max-Age` (RFC 6265 §5.2.2): digits with an optional minus sign. A number
+/// that does not fit becomes the largest or the smallest possible value.
 fn parse_max_age(value: &[u8]) -> Option<i64> {
     let digits = value.strip_prefix(b"-").unwrap_or(value);
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
@@ -131,8 +140,8 @@ fn parse_max_age(value: &[u8]) -> Option<i64> {
     })
 }
 
-/// Splits `name=value` and removes the whitespace around both.
-fn split_at_equals(part: &[u8]) -> Option<(&[u8], &[u8])> {
+/// Splits `name=value`, and removes the whitespace around the name and the value.
+fn split_name_and_value(part: &[u8]) -> Option<(&[u8], &[u8])> {
     let equals = part.iter().position(|byte| *byte == b'=')?;
     Some((part[..equals].trim_ascii(), part[equals + 1..].trim_ascii()))
 }
@@ -146,7 +155,7 @@ fn has_name_prefix(name: &[u8], prefix: &[u8]) -> bool {
 /// Returns the domain of a cookie from `url`, and whether the cookie is for that host only (RFC
 /// 6265 §5.3, steps 4 to 6). Returns `None` if the `Domain` attribute is not the host or a parent
 /// domain within the site of the host.
-fn cookie_domain(attribute: Option<&[u8]>, url: &Url) -> Option<(Box<str>, bool)> {
+fn cookie_domain_and_host_only(attribute: Option<&[u8]>, url: &Url) -> Option<(Box<str>, bool)> {
     let host = url.host_str()?;
     let Some(attribute) = attribute else {
         return Some((host.into(), true));
@@ -155,18 +164,18 @@ fn cookie_domain(attribute: Option<&[u8]>, url: &Url) -> Option<(Box<str>, bool)
     let domain = Host::parse(text.strip_prefix('.').unwrap_or(text)).ok()?;
     let domain = domain.to_string();
     if domain == host {
-        // No other host shares cookies with an IP address or a public suffix.
+        // An IP address or a public suffix shares its cookies with no other host.
         let has_site = url
             .domain()
             .is_some_and(|host| psl::domain_str(host).is_some());
         return Some((domain.into(), !has_site));
     }
-    let is_within_site = psl::domain_str(&domain).is_some_and(|parent| parent == site(url));
+    let is_within_site = psl::domain_str(&domain).is_some_and(|parent| parent == site_of_url(url));
     (is_within_site && is_subdomain(host, &domain)).then(|| (domain.into(), false))
 }
 
 /// The path of a cookie without a `Path` attribute: the directory of the URL (RFC 6265 §5.1.4).
-fn default_path(url: &Url) -> &[u8] {
+fn default_cookie_path(url: &Url) -> &[u8] {
     let path = url.path();
     match path.rfind('/') {
         None | Some(0) => b"/",
@@ -185,7 +194,7 @@ mod tests {
     }
 
     fn parse_from(url: &str, value: &str) -> Option<Cookie> {
-        Cookie::parse(value.as_bytes(), &Url::parse(url).unwrap(), NOW)
+        Cookie::parse_set_cookie(value.as_bytes(), &Url::parse(url).unwrap(), NOW)
     }
 
     #[test]
@@ -207,7 +216,7 @@ mod tests {
             assert_eq!(&*cookie.value, value.as_bytes(), "{text:?}");
         }
         let url = Url::parse("http://a.com/").unwrap();
-        let latin_1 = Cookie::parse(b"a\xe9=caf\xe9; Path=/\xe9", &url, NOW).unwrap();
+        let latin_1 = Cookie::parse_set_cookie(b"a\xe9=caf\xe9; Path=/\xe9", &url, NOW).unwrap();
         assert_eq!(&*latin_1.value, b"caf\xe9");
         assert_eq!(
             (&*latin_1.name, &*latin_1.path),
@@ -242,7 +251,7 @@ mod tests {
 
     #[test]
     fn expiry_time_is_max_age_or_else_expires() {
-        for (attributes, expires_at) in [
+        for (attributes, expires_at_unix_seconds) in [
             ("", None),
             ("Max-Age=60", Some(NOW + 60)),
             ("max-age=0", Some(NOW)),
@@ -281,7 +290,10 @@ mod tests {
             ("Expires=", None),
         ] {
             let cookie = parse(&format!("a=b; {attributes}")).unwrap();
-            assert_eq!(cookie.expires_at, expires_at, "{attributes}");
+            assert_eq!(
+                cookie.expires_at_unix_seconds, expires_at_unix_seconds,
+                "{attributes}"
+            );
         }
         assert!(parse("a=b; Max-Age=0").unwrap().is_expired(NOW));
         assert!(!parse("a=b; Max-Age=1").unwrap().is_expired(NOW));
@@ -430,7 +442,7 @@ mod tests {
         ) {
             let url = Url::parse("https://www.a.com/x").unwrap();
             let text = [&value[..], b"a=b; ", attribute.as_bytes()].concat();
-            let _ = Cookie::parse(&text, &url, NOW);
+            let _ = Cookie::parse_set_cookie(&text, &url, NOW);
         }
     }
 }

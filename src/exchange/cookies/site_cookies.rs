@@ -10,10 +10,10 @@ use crate::host_name::is_subdomain;
 
 /// The maximum number of cookies per site, as in browsers. RFC 6265 §6.1 requires clients to keep
 /// at least 50.
-const MAX_COOKIES: usize = 180;
+const MAX_COOKIES_PER_SITE: usize = 180;
 /// The maximum size of a `Cookie` header. Common servers reject a header line of more than 8 KiB.
 const MAX_COOKIE_HEADER_BYTES: usize = 8_000;
-/// The memory that a cookie takes besides its text.
+/// The estimated memory of a cookie, in addition to its text.
 const COOKIE_OVERHEAD_BYTES: usize = size_of::<StoredCookie>() + 32;
 
 #[derive(Default)]
@@ -24,7 +24,8 @@ pub(super) struct SiteCookies {
 
 struct StoredCookie {
     cookie: Cookie,
-    /// The count of the jar's operations when the cookie was last set or sent.
+    /// The number of the jar operation that last set or sent the cookie. Jar operations are
+    /// numbered from 1.
     last_used_operation: u64,
 }
 
@@ -42,10 +43,16 @@ impl SiteCookies {
         self.cookies.is_empty()
     }
 
-    /// Stores a cookie that a response from `url` sets. A cookie with the same name, domain and
-    /// path is replaced, or removed if the new cookie has expired. `operation_count` is the count
-    /// of the jar's operations.
-    pub(super) fn store(&mut self, cookie: Cookie, url: &Url, now: i64, operation_count: u64) {
+    /// Stores a cookie that a response from `url` sets. The cookie replaces a stored cookie with
+    /// the same name, domain and path. An expired cookie removes the stored one. `operation_count`
+    /// is the number of this jar operation.
+    pub(super) fn store_cookie(
+        &mut self,
+        cookie: Cookie,
+        url: &Url,
+        now: i64,
+        operation_count: u64,
+    ) {
         if !is_secure_channel(url) && self.shadows_secure_cookie(&cookie) {
             return;
         }
@@ -85,19 +92,19 @@ impl SiteCookies {
                 && (stored.domain == cookie.domain
                     || is_subdomain(&stored.domain, &cookie.domain)
                     || is_subdomain(&cookie.domain, &stored.domain))
-                && path_matches(&cookie.path, &stored.path)
+                && path_matches_cookie_path(&cookie.path, &stored.path)
         })
     }
 
-    /// Evicts cookies until at most [`MAX_COOKIES`] remain: the expired ones, then the ones that
-    /// were not used for the longest time (RFC 6265 §5.3).
+    /// Evicts cookies until at most [`MAX_COOKIES_PER_SITE`] remain: the expired ones, then the
+    /// ones that were not used for the longest time (RFC 6265 §5.3).
     fn evict_surplus_cookies(&mut self, now: i64) {
-        if self.cookies.len() <= MAX_COOKIES {
+        if self.cookies.len() <= MAX_COOKIES_PER_SITE {
             return;
         }
         self.cookies.retain(|stored| !stored.cookie.is_expired(now));
-        while self.cookies.len() > MAX_COOKIES {
-            // Of cookies that were last used by the same request, the first is the oldest.
+        while self.cookies.len() > MAX_COOKIES_PER_SITE {
+            // If several cookies were last used by the same request, the oldest one is evicted.
             let stored = self.cookies.iter().enumerate();
             let least_recent = stored.min_by_key(|(_, stored)| stored.last_used_operation);
             if let Some((at, _)) = least_recent {
@@ -117,10 +124,9 @@ impl SiteCookies {
         now: i64,
         operation_count: u64,
     ) -> Vec<u8> {
-        let matching = self
-            .cookies
-            .iter_mut()
-            .filter(|stored| !stored.cookie.is_expired(now) && is_sent_to(&stored.cookie, url));
+        let matching = self.cookies.iter_mut().filter(|stored| {
+            !stored.cookie.is_expired(now) && is_cookie_sent_to(&stored.cookie, url)
+        });
         let mut cookies: Vec<&Cookie> = matching
             .map(|stored| {
                 stored.last_used_operation = operation_count;
@@ -129,7 +135,7 @@ impl SiteCookies {
             .collect();
         // The sort is stable, so cookies with paths of the same length stay in order of creation.
         cookies.sort_by_key(|cookie| Reverse(cookie.path.len()));
-        fit_into_header(&mut cookies);
+        drop_cookies_beyond_header_limit(&mut cookies);
         let pairs = cookies
             .iter()
             .map(|cookie| [&*cookie.name, &*cookie.value].join(&b'='));
@@ -138,7 +144,7 @@ impl SiteCookies {
 }
 
 /// Removes the cookies that do not fit in the header. `cookies` are in the order of the header.
-fn fit_into_header(cookies: &mut Vec<&Cookie>) {
+fn drop_cookies_beyond_header_limit(cookies: &mut Vec<&Cookie>) {
     let pair_size = |cookie: &Cookie| cookie.name.len() + cookie.value.len() + "=; ".len();
     let total_size: usize = cookies.iter().map(|cookie| pair_size(cookie)).sum();
     if total_size <= MAX_COOKIE_HEADER_BYTES {
@@ -159,17 +165,17 @@ fn fit_into_header(cookies: &mut Vec<&Cookie>) {
 }
 
 /// Whether a cookie is sent to `url` (RFC 6265 §5.4, step 1).
-fn is_sent_to(cookie: &Cookie, url: &Url) -> bool {
+fn is_cookie_sent_to(cookie: &Cookie, url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let matches_domain =
         *host == *cookie.domain || (!cookie.is_host_only && is_subdomain(host, &cookie.domain));
     matches_domain
-        && path_matches(url.path().as_bytes(), &cookie.path)
+        && path_matches_cookie_path(url.path().as_bytes(), &cookie.path)
         && (!cookie.is_secure || is_secure_channel(url))
 }
 
 /// Whether `path` is `cookie_path` or below it (RFC 6265 §5.1.4).
-fn path_matches(path: &[u8], cookie_path: &[u8]) -> bool {
+fn path_matches_cookie_path(path: &[u8], cookie_path: &[u8]) -> bool {
     path.strip_prefix(cookie_path).is_some_and(|rest| {
         rest.is_empty() || cookie_path.ends_with(b"/") || rest.starts_with(b"/")
     })
@@ -182,7 +188,7 @@ mod tests {
     const NOW: i64 = 1_000_000_000;
 
     /// A site with the cookies that `https://www.a.com/` has set, in this order.
-    fn site(cookies: &[&str]) -> SiteCookies {
+    fn site_of_url(cookies: &[&str]) -> SiteCookies {
         let mut site = SiteCookies::default();
         for (count, cookie) in cookies.iter().enumerate() {
             set(&mut site, "https://www.a.com/", cookie, count as u64);
@@ -192,8 +198,8 @@ mod tests {
 
     fn set(site: &mut SiteCookies, url: &str, cookie: &str, operation_count: u64) {
         let url = Url::parse(url).unwrap();
-        if let Some(cookie) = Cookie::parse(cookie.as_bytes(), &url, NOW) {
-            site.store(cookie, &url, NOW, operation_count);
+        if let Some(cookie) = Cookie::parse_set_cookie(cookie.as_bytes(), &url, NOW) {
+            site.store_cookie(cookie, &url, NOW, operation_count);
         }
     }
 
@@ -217,7 +223,7 @@ mod tests {
             (&["a=1", "a=2; Domain=a.com"], "a=1; a=2"),
             (&["a=", "b=\u{e9}"], "a=; b=\u{e9}"),
         ] {
-            let mut site = site(cookies);
+            let mut site = site_of_url(cookies);
             for _ in 0..3 {
                 assert_eq!(header(&mut site, "https://www.a.com/x/y/z", 100), expected);
             }
@@ -238,15 +244,17 @@ mod tests {
             ("/x/y", "/x", false),
             ("/X", "/x", false),
         ] {
-            let is_matched = path_matches(path.as_bytes(), cookie_path.as_bytes());
+            let is_matched = path_matches_cookie_path(path.as_bytes(), cookie_path.as_bytes());
             assert_eq!(is_matched, is_match, "{cookie_path} {path}");
         }
     }
 
     #[test]
     fn least_recently_used_cookie_is_evicted_for_a_new_one() {
-        let names: Vec<String> = (0..MAX_COOKIES).map(|n| format!("n{n}=1")).collect();
-        let mut cookies = site(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let names: Vec<String> = (0..MAX_COOKIES_PER_SITE)
+            .map(|n| format!("n{n}=1"))
+            .collect();
+        let mut cookies = site_of_url(&names.iter().map(String::as_str).collect::<Vec<_>>());
         set(&mut cookies, "https://www.a.com/", "sid=1", 1_000);
         let sent = header(&mut cookies, "https://www.a.com/", 1_001);
         assert!(!sent.contains("n0=") && sent.starts_with("n1=1; n2=1"));
@@ -264,17 +272,17 @@ mod tests {
         set(&mut cookies, "https://www.a.com/", "new=1", 1_005);
         assert!(!header(&mut cookies, "https://www.a.com/y", 1_006).contains("unused"));
         assert!(header(&mut cookies, "https://www.a.com/x", 1_007).contains("used"));
-        assert_eq!(cookies.cookies.len(), MAX_COOKIES);
+        assert_eq!(cookies.cookies.len(), MAX_COOKIES_PER_SITE);
     }
 
     #[test]
     fn expired_cookies_are_evicted_first() {
         let mut names = vec!["old=1".to_owned(), "short=1; Max-Age=1".to_owned()];
-        names.extend((2..MAX_COOKIES).map(|n| format!("n{n}=1")));
-        let mut cookies = site(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        names.extend((2..MAX_COOKIES_PER_SITE).map(|n| format!("n{n}=1")));
+        let mut cookies = site_of_url(&names.iter().map(String::as_str).collect::<Vec<_>>());
         let url = Url::parse("https://www.a.com/").unwrap();
-        let new = Cookie::parse(b"new=1", &url, NOW + 2).unwrap();
-        cookies.store(new, &url, NOW + 2, 1_000);
+        let new = Cookie::parse_set_cookie(b"new=1", &url, NOW + 2).unwrap();
+        cookies.store_cookie(new, &url, NOW + 2, 1_000);
         let names: Vec<_> = cookies
             .cookies
             .iter()
@@ -288,7 +296,7 @@ mod tests {
     fn header_is_bounded_and_keeps_newest_cookies_in_their_order() {
         let value = "x".repeat(1_000);
         let texts: Vec<String> = (0..20).map(|n| format!("n{n}={value}")).collect();
-        let mut cookies = site(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut cookies = site_of_url(&texts.iter().map(String::as_str).collect::<Vec<_>>());
         set(&mut cookies, "https://www.a.com/", "sid=1", 100);
         let sent = header(&mut cookies, "https://www.a.com/", 101);
         assert!(sent.len() <= MAX_COOKIE_HEADER_BYTES);
@@ -311,12 +319,12 @@ mod tests {
             ("a=; Max-Age=0", true),
             ("b=2", false),
         ] {
-            let mut cookies = site(&["a=1; Secure"]);
+            let mut cookies = site_of_url(&["a=1; Secure"]);
             set(&mut cookies, "http://www.a.com/", cookie, 1);
             let sent = header(&mut cookies, "https://www.a.com/x", 2);
             assert_eq!(sent == "a=1", is_ignored, "{cookie}");
         }
-        let mut cookies = site(&["a=1; Secure; Path=/login"]);
+        let mut cookies = site_of_url(&["a=1; Secure; Path=/login"]);
         set(&mut cookies, "http://www.a.com/", "a=2; Path=/", 1);
         assert_eq!(
             header(&mut cookies, "https://www.a.com/login", 2),

@@ -89,7 +89,7 @@ impl TcpConnector {
         let socket = match new_socket(address) {
             Err(error)
                 if is_descriptor_limit_error(&error)
-                    && self.socket_counter.close_idle_connections() =>
+                    && self.socket_counter.close_some_idle_connections() =>
             {
                 new_socket(address)?
             }

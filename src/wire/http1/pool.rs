@@ -180,7 +180,7 @@ impl<C: Poolable> SocketCounter for IdlePool<C> {
 }
 
 impl<C: Poolable> IdleConnectionPool for IdlePool<C> {
-    fn close_idle_connections(&self) -> bool {
+    fn close_some_idle_connections(&self) -> bool {
         (0..EVICTION_BATCH_SIZE)
             .take_while(|_| self.evict_longest_idle())
             .count()

@@ -130,7 +130,7 @@ fn to_send_error(error: h2::Error, lease: &mut StreamLease, clock: &HopClock) ->
         lease.record_http1_required();
     }
     if unprocessed {
-        clock.record_unprocessed();
+        clock.record_request_unprocessed();
     }
     let error = match connection.local_close_reason() {
         Some((kind, reason)) => Error::new(kind, reason),

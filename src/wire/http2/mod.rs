@@ -54,7 +54,7 @@ impl Http2Connections {
         ping_interval: Duration,
     ) -> Self {
         let pool = Http2Pool::new(idle_timeout, ping_interval);
-        descriptors::register_pool(&pool);
+        descriptors::register_idle_connection_pool(&pool);
         Self {
             pool,
             http_version_policy,

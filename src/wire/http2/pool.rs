@@ -230,7 +230,7 @@ impl Http2Pool {
 }
 
 impl IdleConnectionPool for Http2Pool {
-    fn close_idle_connections(&self) -> bool {
+    fn close_some_idle_connections(&self) -> bool {
         self.evict_longest_idle()
     }
 }

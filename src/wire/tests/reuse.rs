@@ -495,7 +495,7 @@ async fn connection_of_a_streamed_body_is_pooled() {
     let server = Server::responding(OK);
     let client = sticky_client();
     let (_, mut incoming) = client.get(server.port).await.unwrap();
-    client.clock.start_streaming();
+    client.clock.enter_streaming_phase();
     assert_eq!(client.read(&mut incoming).await.unwrap(), "ok");
     assert_eq!(
         (client.open_socket_count(), client.idle_connections()),

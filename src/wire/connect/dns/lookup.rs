@@ -25,7 +25,7 @@ use tokio::time::timeout;
 
 use super::lookup_error::LookupError;
 use super::{Addresses, SharedResolverState};
-use crate::hop_clock::{HopClock, QueueWait};
+use crate::hop_clock::{HopClock, QueueWaitGuard};
 use crate::resolve::Resolve;
 
 const USER_RESOLVER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -80,7 +80,7 @@ impl PendingLookup {
     /// Waits for the result. Returns `None` if the lookup was lost because its runtime shut down.
     pub(super) async fn wait_for_result(&mut self, clock: &HopClock) -> Option<LookupResult> {
         if self.is_waiting_for_permit() {
-            let _queue_wait = QueueWait::pause_clock(clock);
+            let _queue_wait = QueueWaitGuard::pause_clock(clock);
             let is_running = |state: &LookupState| !matches!(state, LookupState::WaitingForPermit);
             self.state.wait_for(is_running).await.ok()?;
         }
