@@ -31,7 +31,7 @@ pub(crate) async fn read_into_memory(
         None => collect_without_decoding(&mut reader, max_body_size, buffer_pool).await?,
         Some(decoder) => decode::decode_into_memory(decoder, &mut reader, max_body_size).await?,
     };
-    reader.body_meter().finish(body.len() as u64);
+    reader.body_meter().record_body_end(body.len() as u64);
     Ok(body)
 }
 
@@ -41,7 +41,7 @@ async fn collect_without_decoding(
     buffer_pool: &BufferPool,
 ) -> Result<Bytes, Error> {
     let exact_length = reader.encoded_length();
-    reader.body_meter().start(0, exact_length);
+    reader.body_meter().record_body_start(0, exact_length);
     if exact_length.is_some_and(|length| length > max_body_size) {
         return Err(body_too_large_error(max_body_size));
     }
@@ -95,7 +95,7 @@ async fn collect_remaining_chunks(
         }
         body.extend_from_slice(&chunk);
         reader.count_against_body_budget(chunk.len());
-        reader.body_meter().record(body.len() as u64);
+        reader.body_meter().record_received_bytes(body.len() as u64);
         drop(chunk);
         next = reader.next_chunk().await.transpose()?;
     }

@@ -164,9 +164,9 @@ impl FileSink {
             None => None,
         };
         let saved_file = self.rename_to_target().await?;
-        meter.record_body_end(saved_file.bytes);
+        meter.record_body_end(saved_file.size_bytes);
         if is_resumed {
-            resume::rewrite_as_complete_head(head, saved_file.bytes, content_coding);
+            resume::rewrite_as_complete_head(head, saved_file.size_bytes, content_coding);
         }
         Ok(saved_file)
     }
@@ -298,7 +298,7 @@ impl FileSink {
         self.part_claim = None;
         Ok(Box::new(SavedFile {
             path: Arc::clone(&self.target_path),
-            bytes,
+            size_bytes: bytes,
         }))
     }
 

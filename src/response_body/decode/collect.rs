@@ -22,7 +22,7 @@ pub(in crate::response_body) async fn decode_into_memory(
     reader: &mut BodyReader<'_>,
     max_body_size: u64,
 ) -> Result<Bytes, Error> {
-    reader.body_meter().start(0, None);
+    reader.body_meter().record_body_start(0, None);
     if reader
         .encoded_length()
         .is_some_and(|length| length > decoder.max_encoded_size_per_layer())
@@ -40,7 +40,9 @@ pub(in crate::response_body) async fn decode_into_memory(
                 StepOutcome::ProducedOutput => {
                     body.append_decoded(decoder.step_output(), decoder.memory_usage())?;
                     reader.count_against_body_budget(decoder.step_output().len());
-                    reader.body_meter().record(body.decoded_bytes.len() as u64);
+                    reader
+                        .body_meter()
+                        .record_received_bytes(body.decoded_bytes.len() as u64);
                 }
                 StepOutcome::NeedsAnotherStep => {}
                 StepOutcome::NeedsInput => break,
