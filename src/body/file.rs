@@ -76,7 +76,7 @@ impl FileRange {
     }
 }
 
-/// Opens a file. Returns the chunks of its range, and the length of the range.
+/// Opens a file. Returns a stream of the chunks of the range, and the length of the range.
 ///
 /// If the range fits into one chunk, the call reads the chunk and closes the file. Otherwise, the
 /// call waits for a permit and keeps the file open.

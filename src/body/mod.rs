@@ -35,8 +35,8 @@ pub(crate) use self::stream::BodyErrorSlot;
 /// | [`stream`](Self::stream) | chunked | no |
 /// | [`sized_stream`](Self::sized_stream) | `Content-Length` | no |
 ///
-/// A retry sends the body again, and so does a redirect that keeps the method (307, 308). If the
-/// body can be sent only once, the first failure is the result.
+/// A retry sends the body again, and so does a redirect that keeps the method (307, 308). A body
+/// that can be sent only once rules both out: the first failure is then the result.
 ///
 /// If a stream yields an error, the request ends with
 /// [`ErrorKind::RequestBody`](crate::ErrorKind::RequestBody) and that error as its source. If a

@@ -66,7 +66,7 @@ impl BodySource {
         }
     }
 
-    /// Puts back a stream that was taken but never polled.
+    /// Returns a stream that was taken but never polled to this source.
     pub(super) fn put_back_unpolled(&self, unpolled: ChunkStream) {
         if let Self::OneShotStream { chunks, .. } = self {
             *lock_one_shot_stream(chunks) = Some(unpolled);

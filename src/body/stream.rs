@@ -137,7 +137,7 @@ impl BodyStream {
                     None => continue,
                 },
                 Some(Err(error)) => Some(Err(error)),
-                None => self.end_if_length_is_right(),
+                None => self.end_and_check_length(),
             };
             return Poll::Ready(chunk.map(|chunk| chunk.map(Frame::data)));
         }
@@ -188,7 +188,7 @@ impl BodyStream {
 
     /// Ends the body when the source has ended. Returns the chunk that was held back, or an error
     /// if the source has ended too early.
-    fn end_if_length_is_right(&mut self) -> Option<Result<Bytes, Error>> {
+    fn end_and_check_length(&mut self) -> Option<Result<Bytes, Error>> {
         let is_incomplete = self.unread_length.is_some_and(|unread| unread > 0);
         if self.unread_chunks_mut().take().is_some() && is_incomplete {
             let error = self.wrong_length_error("is shorter than");
@@ -217,7 +217,8 @@ impl BodyStream {
     }
 }
 
-/// Returns a stream that was never polled to its source, so that another attempt can send it.
+/// When an attempt ends, its stream goes back to the source if the stream was never polled, so that
+/// another attempt can send it.
 impl Drop for BodyStream {
     fn drop(&mut self) {
         if !self.was_polled

@@ -45,7 +45,7 @@ impl<B: Into<Bytes>> From<B> for MockBodyScript {
 /// `MockBody` is dropped.
 pub(super) struct MockBody {
     first_byte_timer: Option<Pin<Box<Sleep>>>,
-    unread_bytes: Full<Bytes>,
+    unread_body: Full<Bytes>,
     body_end: MockBodyEnd,
     _in_flight_guard: InFlightGuard,
 }
@@ -60,7 +60,7 @@ impl MockBody {
         Self {
             first_byte_timer: (first_byte_delay > Duration::ZERO)
                 .then(|| Box::pin(sleep(first_byte_delay))),
-            unread_bytes: Full::new(bytes),
+            unread_body: Full::new(bytes),
             body_end,
             _in_flight_guard: in_flight,
         }
@@ -79,7 +79,7 @@ impl Body for MockBody {
             ready!(delay.as_mut().poll(cx));
             self.first_byte_timer = None;
         }
-        if let Some(Ok(frame)) = ready!(Pin::new(&mut self.unread_bytes).poll_frame(cx)) {
+        if let Some(Ok(frame)) = ready!(Pin::new(&mut self.unread_body).poll_frame(cx)) {
             return Poll::Ready(Some(Ok(frame)));
         }
         match self.body_end {
@@ -94,7 +94,7 @@ impl Body for MockBody {
 
     fn size_hint(&self) -> SizeHint {
         match self.body_end {
-            MockBodyEnd::Complete => self.unread_bytes.size_hint(),
+            MockBodyEnd::Complete => self.unread_body.size_hint(),
             MockBodyEnd::Stalled | MockBodyEnd::Error(_) => SizeHint::default(),
         }
     }

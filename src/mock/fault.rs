@@ -1,4 +1,4 @@
-//! Builds the errors that a mock injects.
+//! Errors that a mock injects.
 
 use crate::error::{Error, ErrorKind};
 

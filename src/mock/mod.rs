@@ -203,10 +203,10 @@ impl Mock {
     /// Sets the maximum number of requests in the log, which keeps the latest requests. Default: no
     /// limit. Each request in the log takes a few hundred bytes.
     ///
-    /// Requests that were dropped from the log are missing in [`requests`](Self::requests),
-    /// [`request_count_to`](Self::request_count_to) and
-    /// [`max_in_flight_to`](Self::max_in_flight_to). [`request_count`](Self::request_count) and
-    /// [`max_in_flight`](Self::max_in_flight) include them.
+    /// Requests that were dropped from the log are not in [`requests`](Self::requests), and do not
+    /// count in [`request_count_to`](Self::request_count_to) and
+    /// [`max_in_flight_to`](Self::max_in_flight_to). They do count in
+    /// [`request_count`](Self::request_count) and [`max_in_flight`](Self::max_in_flight).
     #[must_use = "a mock does nothing until a Fetcher is given it"]
     pub fn max_recorded_requests(self, max_requests: usize) -> Self {
         self.lock_state()
@@ -261,8 +261,8 @@ impl Mock {
 
     /// The largest number of requests matching `pattern` that were in flight at once.
     ///
-    /// The pattern has the form that [`on`](Self::on) takes. A pattern for one host shows that
-    /// host's concurrency.
+    /// The pattern has the form that [`on`](Self::on) takes. A pattern that matches all URLs of one
+    /// host gives the largest number of concurrent requests to that host.
     ///
     /// # Panics
     ///
@@ -361,8 +361,8 @@ impl Service<http::Request<Body>> for Mock {
     }
 }
 
-/// Records the request and returns the future of its response. The state stays locked while a
-/// response is selected and the request is logged, so the log has the order of the responses.
+/// Records the request and returns the future of its response. The state stays locked while the
+/// request is recorded and its response is selected, so the log has the order of the responses.
 fn record_and_respond(state: &Arc<Mutex<MockState>>, request: MockRequest) -> ResponseFuture {
     let mut state = lock_state(state);
     let response = state.select_response(&request);

@@ -110,7 +110,7 @@ impl MockResponse {
     /// | `Panicked` | the transport panics |
     /// | any other | an error instead of the response head |
     ///
-    /// A timeout error occurs at once: no time passes. To let a real timeout expire, use
+    /// A timeout error occurs at once, without any delay. To let a real timeout expire, use
     /// [`hang`](Self::hang), [`stall_body`](Self::stall_body) or
     /// [`Mock::connect_delay`](crate::Mock::connect_delay).
     pub fn error(kind: ErrorKind) -> Self {
@@ -130,7 +130,7 @@ impl MockResponse {
         Self::from_reaction(MockReaction::Hang)
     }
 
-    /// The default response to a request that matches no rule.
+    /// Creates the default response to a request that matches no rule.
     pub(super) fn unmatched_request_response(request: &MockRequest) -> Self {
         let text = format!(
             "no rule of this Mock matches {} {}",
@@ -157,7 +157,7 @@ impl MockResponse {
         self
     }
 
-    /// Appends a header. Headers of the same name are kept.
+    /// Appends a header. Earlier headers of the same name are kept.
     ///
     /// # Panics
     ///
@@ -190,8 +190,8 @@ impl MockResponse {
         self
     }
 
-    /// Sends all bytes of the body but never the end of the body. By default the end follows the
-    /// last byte.
+    /// Makes the body stall: all bytes are sent, but the end of the body never is. By default, the
+    /// end follows the last byte.
     ///
     /// # Panics
     ///

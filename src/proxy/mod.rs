@@ -18,7 +18,7 @@ pub(crate) use self::server::{ProxyCredentials, ProxyProtocol, ProxyServer};
 
 /// A proxy and the URLs it applies to.
 ///
-/// A proxy is given as a URL:
+/// The URL of a proxy has one of these forms:
 ///
 /// | scheme | proxy | default port |
 /// |---|---|---|
@@ -27,9 +27,9 @@ pub(crate) use self::server::{ProxyCredentials, ProxyProtocol, ProxyServer};
 /// | `socks5://` | SOCKS5; the Fetcher resolves host names | 1080 |
 /// | `socks5h://` | SOCKS5; the proxy resolves host names | 1080 |
 ///
-/// Userinfo in the URL is sent to this proxy only: as `Proxy-Authorization: Basic` (RFC 7617) to an
-/// HTTP proxy, as user name and password (RFC 1929) to a SOCKS5 proxy. The characters `/`, `?`, `#`
-/// and `@` in a password must be percent-encoded. A path, query or fragment is ignored.
+/// Userinfo in the URL is sent to this proxy only. An HTTP proxy gets it as `Proxy-Authorization:
+/// Basic` (RFC 7617), a SOCKS5 proxy as user name and password (RFC 1929). The characters `/`, `?`,
+/// `#` and `@` in a password must be percent-encoded. A path, query or fragment is ignored.
 ///
 /// An `https` request goes through a tunnel. An HTTP proxy opens the tunnel with `CONNECT` and sees
 /// only the host and port. If the tunnel cannot be opened, the request ends with
@@ -95,8 +95,9 @@ impl Proxy {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::InvalidRequest`] if `url` is invalid, has a scheme that [`Proxy`] does
-    /// not list, has an `@` after the host, or has userinfo that the protocol cannot carry.
+    /// Returns [`ErrorKind::InvalidRequest`] if `url` is invalid, has a scheme that is not listed
+    /// at [`Proxy`], has an `@` after the host, or has userinfo that the proxy protocol cannot
+    /// transmit.
     pub fn all(url: impl AsRef<str>) -> Result<Self> {
         Self::new(ProxiedSchemes::AllUrls, url.as_ref())
     }
@@ -105,8 +106,9 @@ impl Proxy {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::InvalidRequest`] if `url` is invalid, has a scheme that [`Proxy`] does
-    /// not list, has an `@` after the host, or has userinfo that the protocol cannot carry.
+    /// Returns [`ErrorKind::InvalidRequest`] if `url` is invalid, has a scheme that is not listed
+    /// at [`Proxy`], has an `@` after the host, or has userinfo that the proxy protocol cannot
+    /// transmit.
     pub fn http(url: impl AsRef<str>) -> Result<Self> {
         Self::new(ProxiedSchemes::HttpUrls, url.as_ref())
     }
@@ -115,8 +117,9 @@ impl Proxy {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::InvalidRequest`] if `url` is invalid, has a scheme that [`Proxy`] does
-    /// not list, has an `@` after the host, or has userinfo that the protocol cannot carry.
+    /// Returns [`ErrorKind::InvalidRequest`] if `url` is invalid, has a scheme that is not listed
+    /// at [`Proxy`], has an `@` after the host, or has userinfo that the proxy protocol cannot
+    /// transmit.
     pub fn https(url: impl AsRef<str>) -> Result<Self> {
         Self::new(ProxiedSchemes::HttpsUrls, url.as_ref())
     }

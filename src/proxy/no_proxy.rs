@@ -1,4 +1,4 @@
-//! Hosts that are reached without a proxy: the syntax of `NO_PROXY`.
+//! The hosts that are reached without a proxy, in the syntax of `NO_PROXY`.
 //!
 //! `hyper_util::client::proxy::matcher` is not used, because it does not support ports, spaces as
 //! separators, `*.` prefixes or bracketed IPv6 addresses. It fails more than 10 cases of the test
@@ -23,7 +23,7 @@ pub(super) struct NoProxy {
 #[derive(Clone, Debug, PartialEq)]
 struct NoProxyEntry {
     host_pattern: HostPattern,
-    /// `None` matches every port.
+    /// The port that the entry matches; `None` for every port.
     port: Option<u16>,
 }
 
@@ -147,8 +147,8 @@ fn is_same_or_subdomain(name: &str, domain: &str) -> bool {
     name == domain || is_subdomain(name, domain)
 }
 
-/// Whether the host is `localhost`, a subdomain of `localhost` or a loopback address. Resolves no
-/// names.
+/// Whether the host is `localhost`, a subdomain of `localhost` or a loopback address. Host names
+/// are not resolved.
 fn is_localhost_or_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => is_localhost(name),

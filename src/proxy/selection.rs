@@ -18,7 +18,7 @@ pub(crate) enum ProxyChoice {
     RequestProxy(Proxy),
 }
 
-/// The proxies of a Fetcher. The first one that applies to a URL is used.
+/// The proxies of a Fetcher. A request uses the first proxy that applies to its URL.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Proxies {
     pub(super) entries: Vec<ProxyEntry>,

@@ -41,7 +41,7 @@ pub struct RequestBuilder {
 }
 
 impl RequestBuilder {
-    /// Returns the finished request. An invalid value does not make `build` fail; fetching the
+    /// Returns the finished request. `build` never fails: if a value is invalid, fetching the
     /// request returns the error.
     pub fn build(self) -> Request {
         self.request
@@ -235,17 +235,17 @@ impl RequestBuilder {
     }
 
     /// Sets whether the content codings (`Content-Encoding`) of the response body are decoded.
-    /// Default: `false` with [`save_to`](Self::save_to), else the setting of the Fetcher,
-    /// [`FetcherBuilder::decode_content`](crate::FetcherBuilder::decode_content).
+    /// Default: `false` if [`save_to`](Self::save_to) is set; otherwise, the setting of the
+    /// Fetcher, [`FetcherBuilder::decode_content`](crate::FetcherBuilder::decode_content).
     ///
     /// With `true`, the request accepts the codings of the enabled features, unless the request has
     /// a `Range`. With `false`, the request accepts only `identity`, and the body is returned as
     /// received. If `Accept-Encoding` is set on the request, for its origin or as a default header,
     /// that value is sent instead.
     ///
-    /// A value set here applies to every response of the request. The default `false` of a request
-    /// with `save_to` applies only to the saved body. The body of any other response, such as a
-    /// 404, follows the Fetcher's setting.
+    /// A value set here applies to every response of the request. Without a value, `save_to`
+    /// disables decoding of the saved body only: the body of any other response, such as a 404,
+    /// follows the Fetcher's setting.
     ///
     /// ```
     /// use fanout::Request;
@@ -309,8 +309,9 @@ impl RequestBuilder {
         self
     }
 
-    /// Sends the request through `proxy`, if `proxy` applies to its URL. With `None` the request is
-    /// sent directly. Default: the proxies of the Fetcher.
+    /// Sends the request through `proxy`. If `proxy` does not apply to the URL, the proxies of the
+    /// Fetcher are used. With `None`, the request is sent directly. Default: the proxies of the
+    /// Fetcher.
     ///
     /// Redirects of the request use the same proxy setting.
     ///
@@ -332,8 +333,8 @@ impl RequestBuilder {
         self
     }
 
-    /// Sets how many redirects of this request are followed. With 0, the response that redirects is
-    /// the result. Default: the setting of the Fetcher, 10 redirects unless changed.
+    /// Sets the maximum number of redirects of this request that are followed. With 0, the redirect
+    /// response is the result. Default: the setting of the Fetcher, 10 redirects unless changed.
     pub fn max_redirects(mut self, max_redirects: u32) -> Self {
         self.request.extras_mut().max_redirects = Some(max_redirects);
         self

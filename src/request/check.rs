@@ -49,8 +49,8 @@ impl Request {
         if headers.get_all(header::HOST).iter().nth(1).is_some() {
             return Some("it has more than one Host");
         }
-        // If `Content-Length` is not the length of the body, the server takes a part of this
-        // request for another request.
+        // If `Content-Length` is too small, the server reads the rest of the body as another
+        // request.
         let mut stated_lengths = headers.get_all(header::CONTENT_LENGTH).iter();
         let Some(length) = self.body.known_length() else {
             return stated_lengths

@@ -18,16 +18,16 @@ thread_local! {
 const MAX_SPACES_AND_PATH_CAPACITY: usize = 4 << 10;
 
 struct CachedOrigin {
-    /// The URL of the origin alone. It has no path, query or fragment, so the cache holds no
-    /// secret.
+    /// A URL that consists of the origin only. It has no path, query or fragment, so the cache
+    /// holds no secret.
     origin_url: Url,
     /// A reused buffer. It holds one space for each byte of the origin and, while a URL is parsed,
     /// the path of the URL.
     spaces_and_path: String,
 }
 
-/// Parses a URL and checks its scheme. Whitespace around the URL is removed, as the URL standard
-/// does.
+/// Parses a URL and checks its scheme. Whitespace around the URL is removed, as in the URL
+/// standard.
 ///
 /// Consecutive URLs of a batch mostly have the same origin, so a URL that begins with the cached
 /// origin reuses the parsed origin. Parsing and formatting an IPv4 address takes longer than

@@ -1,4 +1,4 @@
-//! The URL of a request: a URL, or the invalid text that was passed as a URL.
+//! The URL of a request, or the invalid text that was passed as a URL.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,7 +7,8 @@ use url::{Position, Url};
 
 use crate::redacted_url::RedactedUrl;
 
-/// The URL of a request, or the invalid text that was passed as a URL. Neither contains userinfo.
+/// The URL of a request, or the invalid text that was passed as a URL. Neither of the two contains
+/// userinfo.
 #[derive(Clone)]
 pub(crate) enum UrlOrInvalidText {
     Url(Arc<Url>),

@@ -76,8 +76,8 @@ impl Drop for PooledBuffer {
         };
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        // `evicted` is declared before the lock guard, so the evicted buffers are dropped after the
-        // guard.
+        // `evicted` is declared before the lock guard. It is therefore dropped after the lock is
+        // released.
         let mut evicted = Vec::new();
         let mut buffers = pool.lock().unwrap_or_else(PoisonError::into_inner);
         buffers.push_back(buffer);

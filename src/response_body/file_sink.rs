@@ -130,7 +130,9 @@ impl FileSink {
         let is_resumed = is_range_request && is_range_status(head.status);
         if is_resumed {
             let pause = PauseGuard::new(clock);
-            let is_complete = self.accept_range_response(head, body_length).await?;
+            let is_complete = self
+                .check_range_response_against_part(head, body_length)
+                .await?;
             drop(pause);
             if is_complete {
                 drain_body(&mut body.into_encoded_reader()).await;
@@ -172,9 +174,9 @@ impl FileSink {
     }
 
     /// Compares the response to a range request with the part file. Returns true if the part file
-    /// is already complete, and false if the body continues the part file. Otherwise, discards the
-    /// part file, so that the next attempt starts over.
-    async fn accept_range_response(
+    /// is already complete, and false if the body continues the part file. If the response does not
+    /// fit, discards the part file and returns an error, so that the next attempt starts over.
+    async fn check_range_response_against_part(
         &mut self,
         head: &Parts,
         body_length: Option<u64>,
@@ -227,7 +229,8 @@ impl FileSink {
             };
             let length = partial.part_file.received_length() + chunk.len() as u64;
             if total_length.is_some_and(|total| length > total) {
-                // The part file may hold wrong bytes, so it cannot be resumed.
+                // It is unknown which bytes of the part file are wrong, so all of them are
+                // discarded.
                 self.discard_part().await;
                 return Err(truncated_error("the body is longer than its Content-Range"));
             }

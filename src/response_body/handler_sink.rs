@@ -20,15 +20,15 @@ type HandlerFuture = Pin<Box<dyn Future<Output = Result<HandlerOutput, Error>> +
 /// The handler of a batch or of a single fetch, with its type erased.
 pub(crate) trait BodyHandler: Send + Sync {
     /// Calls the handler and polls its future once. Returns the future and the result of the poll.
-    /// If the handler is [closed](Self::close_to_starts), returns an error and no future.
+    /// After [`close_to_starts`](Self::close_to_starts), returns an error and no future.
     fn start_handler(
         &self,
         response: StreamingResponse,
         cx: &mut Context<'_>,
     ) -> (Option<HandlerFuture>, Poll<Result<HandlerOutput, Error>>);
 
-    /// Makes every later call of [`start_handler`](Self::start_handler) fail. Waits for running
-    /// calls of `start_handler`.
+    /// Makes every later call of [`start_handler`](Self::start_handler) fail. Waits until running
+    /// calls of `start_handler` have returned.
     fn close_to_starts(&self);
 }
 
@@ -87,8 +87,8 @@ impl<F: Fn(StreamingResponse) -> HandlerFuture + Send + Sync> BodyHandler for Cl
     }
 }
 
-/// Wraps an error that the handler returned. An [`Error`] without a URL comes from reading the
-/// body, and is returned unchanged.
+/// Wraps an error that the handler returned in [`ErrorKind::Handler`]. The exception is an
+/// [`Error`] without a URL: it comes from reading the body, and is returned unchanged.
 fn handler_error(error: BoxError) -> Error {
     match error.downcast::<Error>() {
         Ok(body_error) if body_error.url().is_none() => *body_error,

@@ -87,7 +87,8 @@ impl<'a> BodyReader<'a> {
         if let Some(reservation) = &mut self.body_reservation {
             if reservation.poll_room_for_next_chunk(cx).is_pending() {
                 self.hop_clock.pause_timeouts(Instant::now());
-                // The wait may be long, and other requests can use the sticky connection meanwhile.
+                // The wait may be long. Meanwhile, other requests can use the connection that is
+                // kept for the next request.
                 self.sticky_connection.return_to_pool();
                 return Poll::Pending;
             }
@@ -103,7 +104,7 @@ impl<'a> BodyReader<'a> {
 /// A body whose content codings are decoded while it is read.
 pub(crate) struct DecodedBody<'a> {
     encoded_reader: BodyReader<'a>,
-    /// `None` if the body is not encoded.
+    /// The decoder of the body; `None` if the body is not encoded.
     decoded_stream: Option<DecodedStream>,
 }
 
@@ -120,7 +121,8 @@ impl<'a> DecodedBody<'a> {
     pub(super) fn record_streaming_start(&mut self) -> &'a HopClock {
         let reader = &mut self.encoded_reader;
         reader.hop_clock.enter_streaming_phase();
-        // Streaming may take long, and other requests can use the sticky connection meanwhile.
+        // Streaming may take long. Meanwhile, other requests can use the connection that is kept
+        // for the next request.
         reader.sticky_connection.return_to_pool();
         reader.hop_clock
     }

@@ -74,7 +74,7 @@ pub(super) fn build_range_request(
         .header(RANGE, format!("bytes={offset}-"))
         .header(IF_RANGE, validator);
     if request.decodes_content() == Some(false) {
-        // The `Accept-Encoding` of the first request is kept.
+        // The `Accept-Encoding` of the first request stays the same.
         return range_request.build();
     }
     range_request
@@ -106,7 +106,7 @@ pub(super) enum RangeResponse {
 
 impl DownloadedPart<'_> {
     /// Interprets a 206 or 416 response to the request for the rest of this part. `body_length` is
-    /// the length of the response's body; `None` if it is unknown.
+    /// the length of the response body; `None` if it is unknown.
     pub(super) fn interpret_range_response(
         &self,
         status: StatusCode,
@@ -159,7 +159,7 @@ impl DownloadedPart<'_> {
 }
 
 /// Returns the length that a response announces for its body, if any. The response must not be one
-/// that resumes a download. `body_length` is the length that the framing announces.
+/// to a resumed download. `body_length` is the length that the framing of the body announces.
 ///
 /// # Errors
 ///
@@ -176,8 +176,8 @@ pub(super) fn announced_body_length(
     }
     let content_range = parse_single_content_range(headers);
     if request.headers().contains_key(RANGE) {
-        // A response with several ranges has no `Content-Range` (RFC 9110 §15.3.7.2), so the length
-        // of its body counts.
+        // A response with several ranges has no `Content-Range` (RFC 9110 §15.3.7.2). Its announced
+        // length is that of the framing.
         return Ok(match content_range {
             Some(ContentRange::Satisfied { first, last, .. }) => Some(last - first + 1),
             _ => body_length,
@@ -204,7 +204,8 @@ pub(super) fn rewrite_as_complete_head(
     content_coding: Option<HeaderValue>,
 ) {
     if head.status == StatusCode::RANGE_NOT_SATISFIABLE {
-        // In a 416 response, these headers describe the body of that response.
+        // In a 416 response, these headers describe the error message in its body, not the saved
+        // body.
         for name in [CONTENT_TYPE, CONTENT_LANGUAGE, CONTENT_ENCODING] {
             head.headers.remove(name);
         }

@@ -1,7 +1,7 @@
-//! Renews the retries of a download that makes progress.
+//! Gives a download that makes progress its full number of retries again.
 
-/// The maximum number of renewals of one request. The maximum bounds the attempts if a server sends
-/// only one byte per attempt.
+/// The maximum number of times that a request gets its full number of retries again. This bounds
+/// the number of attempts if a server sends only one byte per attempt.
 const MAX_RETRY_RENEWALS: u32 = 100;
 
 /// The retries of a download that no longer count towards its retry limit. After an attempt has

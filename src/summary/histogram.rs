@@ -36,7 +36,7 @@ const BUCKETS_PER_POWER_OF_TWO_LOG2: u32 = 5;
 /// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Histogram {
-    /// The number of durations that are zero. They are in no bucket.
+    /// The number of durations that are zero. No bucket counts these durations.
     zero_duration_count: u64,
     duration_count: u64,
     duration_sum: Duration,
@@ -83,7 +83,7 @@ impl Histogram {
         self.percentile(99.0)
     }
 
-    /// The longest duration, without rounding. Zero if there are no requests.
+    /// The longest duration, without rounding. The duration is zero if there are no requests.
     pub fn max(&self) -> Duration {
         Duration::from_nanos(self.max_nanos)
     }

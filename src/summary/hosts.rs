@@ -1,4 +1,4 @@
-//! Summaries of single hosts, for a bounded number of hosts.
+//! Summaries of single hosts. The number of summaries is bounded.
 
 use std::collections::HashMap;
 

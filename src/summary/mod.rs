@@ -28,7 +28,7 @@ pub use self::sample::Summarize;
 ///
 /// # Examples
 ///
-/// From a list of results:
+/// To summarize a list of results:
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -50,7 +50,7 @@ pub use self::sample::Summarize;
 /// # }
 /// ```
 ///
-/// The output looks like this, here for another batch:
+/// The output for another batch looks like this:
 ///
 /// ```text
 /// 1,203 requests in 12.1 s (99.4/s): 1,200 responses, 3 failed
@@ -64,7 +64,7 @@ pub use self::sample::Summarize;
 /// …
 /// ```
 ///
-/// From results as they complete:
+/// To summarize results as they complete:
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -172,14 +172,14 @@ impl Summary {
         self.error_counts.values().sum()
     }
 
-    /// The kinds of error that occurred, each with its number of results.
+    /// Each kind of error that occurred, and its number of results.
     pub fn error_counts(&self) -> impl Iterator<Item = (ErrorKind, u64)> {
         self.error_counts
             .iter()
             .map(|(&kind, &count)| (kind, count))
     }
 
-    /// The statuses that occurred, each with its number of results.
+    /// Each status that occurred, and its number of results.
     ///
     /// Statuses that [`error_for_status`](crate::Response::error_for_status) turned into errors are
     /// included.

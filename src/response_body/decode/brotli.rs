@@ -18,7 +18,9 @@ struct BrotliLayer {
 
 pub(super) fn new_layer() -> Box<dyn DecoderLayer> {
     let quota = Arc::new(MemoryQuota::default());
-    quota.max_bytes.store(usize::MAX, Ordering::Relaxed);
+    quota
+        .max_allocated_bytes
+        .store(usize::MAX, Ordering::Relaxed);
     let allocator = || QuotaAllocator(Arc::clone(&quota));
     Box::new(BrotliLayer {
         // Strict mode rejects windows above 16 MiB, the maximum of RFC 7932.
@@ -45,7 +47,7 @@ impl DecoderLayer for BrotliLayer {
             .checked_sub(size_of::<Self>())
             .ok_or(DecodeError::MemoryLimitExceeded)?;
         self.memory_quota
-            .max_bytes
+            .max_allocated_bytes
             .store(heap_limit, Ordering::Relaxed);
         let (mut input_left, mut read) = (input.len(), 0);
         let (mut output_left, mut written) = (output.len(), 0);
@@ -67,8 +69,8 @@ impl DecoderLayer for BrotliLayer {
             BrotliResult::NeedsMoreInput | BrotliResult::NeedsMoreOutput => {}
         }
         Ok(TransferredBytes {
-            read_count: read,
-            written_count: written,
+            read_byte_count: read,
+            written_byte_count: written,
         })
     }
 
@@ -98,7 +100,7 @@ fn decode_error_of_code(code: BrotliDecoderErrorCode) -> DecodeError {
 #[derive(Default)]
 struct MemoryQuota {
     allocated_bytes: AtomicUsize,
-    max_bytes: AtomicUsize,
+    max_allocated_bytes: AtomicUsize,
 }
 
 /// An allocator that respects a [`MemoryQuota`]. An allocation beyond the limit returns an empty
@@ -111,7 +113,7 @@ impl<T: Clone + Default> Allocator<T> for QuotaAllocator {
     fn alloc_cell(&mut self, length: usize) -> QuotaBuffer<T> {
         let bytes = length.saturating_mul(size_of::<T>());
         let allocated = self.0.allocated_bytes.load(Ordering::Relaxed);
-        if allocated.saturating_add(bytes) > self.0.max_bytes.load(Ordering::Relaxed) {
+        if allocated.saturating_add(bytes) > self.0.max_allocated_bytes.load(Ordering::Relaxed) {
             return QuotaBuffer::default();
         }
         self.0
@@ -126,7 +128,7 @@ impl<T: Clone + Default> Allocator<T> for QuotaAllocator {
     fn free_cell(&mut self, _buffer: QuotaBuffer<T>) {}
 }
 
-/// A buffer that returns its bytes to the quota when it is dropped.
+/// A buffer whose size counts against a [`MemoryQuota`] until the buffer is dropped.
 struct QuotaBuffer<T> {
     memory: Box<[T]>,
     memory_quota: Option<Arc<MemoryQuota>>,

@@ -79,7 +79,7 @@ pub(super) fn parse_content_encoding(headers: &HeaderMap) -> Result<Vec<&'static
     Ok(codings)
 }
 
-/// Finds a coding by its case-insensitive name. `x-gzip` is an alias of `gzip` (RFC 9110 §8.4.1).
+/// Finds a coding by its name, ignoring case. `x-gzip` is an alias of `gzip` (RFC 9110 §8.4.1).
 fn find_coding(name: &[u8]) -> Option<&'static Coding> {
     let name = if name.eq_ignore_ascii_case(b"x-gzip") {
         b"gzip"

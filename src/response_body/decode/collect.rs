@@ -55,7 +55,7 @@ pub(in crate::response_body) async fn decode_into_memory(
     Ok(Bytes::from(body.decoded_bytes))
 }
 
-/// A decoded body that grows. The body and its decoder share one memory limit.
+/// The decoded body so far. The body and its decoder share one memory limit.
 struct SizeLimitedBody {
     decoded_bytes: Vec<u8>,
     max_body_size: u64,

@@ -13,7 +13,8 @@ use super::codings::{self, Coding};
 use super::layer::{DecodeError, DecoderLayer};
 use crate::error::{Error, ErrorKind};
 
-/// The maximum number of bytes that a layer reads, and that it writes, in one step.
+/// The maximum number of bytes that a layer reads in one step. The maximum number that it writes is
+/// the same.
 const MAX_STEP_BYTES: usize = 16 << 10;
 
 /// Decodes the content codings of one body.
@@ -23,7 +24,7 @@ pub(crate) struct Decoder {
     layers: Vec<BufferedLayer>,
     /// Encoded bytes that were fed and that the first layer has not read yet.
     unread_encoded_input: Bytes,
-    fed_bytes: u64,
+    fed_byte_count: u64,
     max_body_size: u64,
     /// Whether the end of the connection marks the end of the body. If so, a lost connection looks
     /// like the end of the body.
@@ -71,7 +72,7 @@ impl Decoder {
         if !head.headers.contains_key(CONTENT_ENCODING)
             || *method == Method::HEAD
             || body.exact_body_length() == Some(0)
-            || !has_status_with_complete_body(head.status)
+            || !status_has_complete_body(head.status)
         {
             return Ok(None);
         }
@@ -95,15 +96,15 @@ impl Decoder {
                 .map(|coding| BufferedLayer::new(coding))
                 .collect(),
             unread_encoded_input: Bytes::new(),
-            fed_bytes: 0,
+            fed_byte_count: 0,
             max_body_size,
             is_close_delimited: false,
         }
     }
 
-    /// The maximum size of the encoded data of each layer. The maximum is slightly more than the
-    /// body size limit, because encoding can enlarge data. Without a maximum, input that decodes to
-    /// nothing could continue forever.
+    /// The maximum size of the encoded data that each layer reads. This is slightly more than the
+    /// body size limit, because encoding can enlarge data. Without this maximum, input that decodes
+    /// to nothing could continue forever.
     pub(super) fn max_encoded_size_per_layer(&self) -> u64 {
         let overhead = (self.max_body_size / 32).saturating_add(64 << 10);
         self.max_body_size.saturating_add(overhead)
@@ -112,9 +113,9 @@ impl Decoder {
     /// Supplies encoded data. Call only after [`StepOutcome::NeedsInput`].
     pub(super) fn feed_encoded_chunk(&mut self, chunk: Bytes) -> Result<(), Error> {
         debug_assert!(self.unread_encoded_input.is_empty());
-        self.fed_bytes = self.fed_bytes.saturating_add(chunk.len() as u64);
+        self.fed_byte_count = self.fed_byte_count.saturating_add(chunk.len() as u64);
         self.unread_encoded_input = chunk;
-        if self.fed_bytes > self.max_encoded_size_per_layer() {
+        if self.fed_byte_count > self.max_encoded_size_per_layer() {
             return Err(body_too_large_error(self.max_body_size));
         }
         Ok(())
@@ -127,8 +128,8 @@ impl Decoder {
         let last = self.layers.len() - 1;
         self.layers[last].unread_output_range = 0..0;
         let mut made_progress = false;
-        // The layers run from last to first, so that each layer empties the buffer that the
-        // previous layer then fills.
+        // The layers run from last to first: each layer reads its input buffer before the previous
+        // layer fills that buffer again.
         for index in (0..=last).rev() {
             if self.layers[index].unread_output_range.is_empty() {
                 made_progress |= self.run_layer_step(index, memory_limit)?;
@@ -172,13 +173,15 @@ impl Decoder {
             .layer
             .decode_step(input, &mut current.output_buffer, memory_limit)
             .map_err(|error| current.to_crate_error(error, self.max_body_size))?;
-        current.unread_output_range = 0..transferred.written_count;
-        current.total_output_bytes += transferred.written_count as u64;
+        current.unread_output_range = 0..transferred.written_byte_count;
+        current.total_output_bytes += transferred.written_byte_count as u64;
         match previous_layers.last_mut() {
-            Some(previous) => previous.unread_output_range.start += transferred.read_count,
-            None => self.unread_encoded_input.advance(transferred.read_count),
+            Some(previous) => previous.unread_output_range.start += transferred.read_byte_count,
+            None => self
+                .unread_encoded_input
+                .advance(transferred.read_byte_count),
         }
-        Ok(transferred.read_count + transferred.written_count > 0)
+        Ok(transferred.read_byte_count + transferred.written_byte_count > 0)
     }
 
     /// The decoded data that the last step produced.
@@ -201,10 +204,10 @@ impl Decoder {
             .iter()
             .find(|layer| !layer.layer.is_input_complete());
         match incomplete {
-            // A server may state a coding for an empty body. A body of zero bytes is accepted as
-            // empty, except if the end of the connection marks its end: such a body may be
-            // truncated.
-            Some(layer) if self.fed_bytes > 0 || self.is_close_delimited => {
+            // A server may state a coding for an empty body. A body without bytes is accepted as an
+            // empty body, unless the end of the connection marks the end of the body: it may then
+            // be truncated.
+            Some(layer) if self.fed_byte_count > 0 || self.is_close_delimited => {
                 let kind = if self.is_close_delimited {
                     ErrorKind::Truncated
                 } else {
@@ -255,7 +258,7 @@ fn is_close_delimited(head: &Parts, body: &TransportBody) -> bool {
 
 /// Whether a response with this status has a complete body. A 206 response has only a part of the
 /// body, which cannot be decoded alone.
-fn has_status_with_complete_body(status: StatusCode) -> bool {
+fn status_has_complete_body(status: StatusCode) -> bool {
     !matches!(
         status,
         StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::PARTIAL_CONTENT

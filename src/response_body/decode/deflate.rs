@@ -35,18 +35,18 @@ impl DecoderLayer for DeflateLayer {
             (DeflateLayer::InHeader(None), [first, ..]) => {
                 *self = DeflateLayer::InHeader(Some(*first));
                 Ok(TransferredBytes {
-                    read_count: 1,
-                    written_count: 0,
+                    read_byte_count: 1,
+                    written_byte_count: 0,
                 })
             }
             (DeflateLayer::InHeader(Some(first)), [second, ..]) => {
                 let header = [*first, *second];
                 *self = DeflateLayer::InBody(Decompress::new(is_zlib_header(header)));
                 let transferred = self.inflate_step_of_body(&header, output)?;
-                match transferred.read_count {
+                match transferred.read_byte_count {
                     // The previous step has already reported the first header byte as read.
                     2 => Ok(TransferredBytes {
-                        read_count: 1,
+                        read_byte_count: 1,
                         ..transferred
                     }),
                     _ => Err(DecodeError::corrupt_input(
@@ -87,8 +87,8 @@ impl DeflateLayer {
 }
 
 /// Whether two bytes are a zlib header with a valid method, window size and check value (RFC 1950
-/// §2.2). Raw deflate data could start with such bytes only as a stored block with padding that is
-/// not zero, which no encoder writes.
+/// §2.2). Raw deflate data begins with such bytes only if it begins with a stored block whose
+/// padding is not zero, which no encoder writes.
 fn is_zlib_header([first, second]: [u8; 2]) -> bool {
     first & 0x0f == 8 && first >> 4 <= 7 && u16::from_be_bytes([first, second]) % 31 == 0
 }
@@ -109,8 +109,8 @@ mod tests {
         for mut chunk in encoded.chunks(chunk_size) {
             loop {
                 let transferred = layer.decode_step(chunk, &mut output, usize::MAX).ok()?;
-                decoded.extend_from_slice(&output[..transferred.written_count]);
-                chunk = &chunk[transferred.read_count..];
+                decoded.extend_from_slice(&output[..transferred.written_byte_count]);
+                chunk = &chunk[transferred.read_byte_count..];
                 if transferred == TransferredBytes::default() {
                     break;
                 }

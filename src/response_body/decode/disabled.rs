@@ -11,7 +11,7 @@ use super::reader::BodyReader;
 use super::transport_body::TransportBody;
 use crate::error::Error;
 
-/// An uninhabited type: there are no decoders in this build.
+/// There are no decoders in this build, so this type has no values.
 pub(crate) enum Decoder {}
 
 impl Decoder {

@@ -55,8 +55,8 @@ impl DecoderLayer for GzipLayer {
             (MemberPosition::AfterMember | MemberPosition::TrailingZeros, Some(0)) => {
                 self.member_position = MemberPosition::TrailingZeros;
                 return Ok(TransferredBytes {
-                    read_count: input.iter().take_while(|byte| **byte == 0).count(),
-                    written_count: 0,
+                    read_byte_count: input.iter().take_while(|byte| **byte == 0).count(),
+                    written_byte_count: 0,
                 });
             }
             (MemberPosition::AfterMember | MemberPosition::TrailingZeros, Some(_)) => {

@@ -18,8 +18,8 @@ pub(super) fn inflate_step(
         .decompress(input, output, FlushDecompress::None)
         .map_err(DecodeError::corrupt_input)?;
     let transferred = TransferredBytes {
-        read_count: (decompress.total_in() - read_before) as usize,
-        written_count: (decompress.total_out() - written_before) as usize,
+        read_byte_count: (decompress.total_in() - read_before) as usize,
+        written_byte_count: (decompress.total_out() - written_before) as usize,
     };
     Ok((transferred, matches!(status, Status::StreamEnd)))
 }

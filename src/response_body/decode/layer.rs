@@ -26,8 +26,8 @@ pub(super) trait DecoderLayer: Send {
 /// The number of bytes that one step has read and written.
 #[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct TransferredBytes {
-    pub(super) read_count: usize,
-    pub(super) written_count: usize,
+    pub(super) read_byte_count: usize,
+    pub(super) written_byte_count: usize,
 }
 
 /// The reason why a layer failed.

@@ -63,8 +63,8 @@ impl DecoderLayer for ZstdLayer {
             self.frame_position = FramePosition::AfterFrame;
         }
         Ok(TransferredBytes {
-            read_count: input.pos(),
-            written_count: output.pos(),
+            read_byte_count: input.pos(),
+            written_byte_count: output.pos(),
         })
     }
 
@@ -77,7 +77,7 @@ impl DecoderLayer for ZstdLayer {
     }
 }
 
-/// Whether a byte starts the magic number of a frame or of a skippable frame (RFC 8878 §3.1).
+/// Whether a byte can be the first byte of a frame or of a skippable frame (RFC 8878 §3.1).
 fn is_first_byte_of_frame(byte: u8) -> bool {
     matches!(byte, 0x28 | 0x50..=0x5f)
 }
@@ -109,8 +109,8 @@ mod tests {
         let mut input = encoded;
         loop {
             let transferred = layer.decode_step(input, &mut output, memory_limit)?;
-            decoded.extend_from_slice(&output[..transferred.written_count]);
-            input = &input[transferred.read_count..];
+            decoded.extend_from_slice(&output[..transferred.written_byte_count]);
+            input = &input[transferred.read_byte_count..];
             if transferred == TransferredBytes::default() {
                 break;
             }

@@ -1,4 +1,4 @@
-//! Claims on part files. Two downloads of this process cannot have a claim on the same part file.
+//! Claims on part files. Only one download of this process can have a claim on a part file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::named_part::NamedPart;
 
-/// The part files in use. After a claim is dropped, its part file stays in use while an operation
-/// on it is running. A new claim shares the [`NamedPart`] of that operation, and so waits for it.
+/// The part files in use. After a claim is dropped, its part file stays in use until the running
+/// operation on the part file ends. A new claim shares the [`NamedPart`] of that operation, so the
+/// operations of the new claim wait for it.
 static PARTS_IN_USE: Mutex<BTreeMap<PathBuf, Weak<NamedPart>>> = Mutex::new(BTreeMap::new());
 
 /// The right to use the part file of a target, until the claim is dropped.
@@ -48,7 +49,7 @@ impl Drop for NamedPart {
     fn drop(&mut self) {
         let mut parts = lock_parts_in_use();
         let entry = parts.get(&self.part_path);
-        // The entry may already belong to a newer `NamedPart` for the same path.
+        // The map may already have a newer `NamedPart` for this path, which must not be removed.
         if entry.is_some_and(|part| part.strong_count() == 0) {
             parts.remove(&self.part_path);
         }

@@ -43,12 +43,12 @@ const MAX_WRITE_DELAY: Duration = Duration::from_secs(1);
 pub(super) struct PartFile {
     target_path: Arc<Path>,
     location: PartLocation,
-    written_bytes: u64,
+    written_length: u64,
     /// Received data that is not in the file yet. The data is shared with the blocking thread that
     /// writes it.
     unwritten_data: Arc<Vec<u8>>,
     /// The time at which the oldest unwritten data arrived.
-    unwritten_since: Option<Instant>,
+    oldest_unwritten_at: Option<Instant>,
 }
 
 enum PartLocation {
@@ -65,7 +65,7 @@ enum PartLocation {
     RandomlyNamed(TempPath),
 }
 
-/// Whether a download still has its part file after an operation.
+/// Whether the download still owned its part file during an operation.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 #[must_use]
 pub(super) enum PartOwnership {
@@ -89,9 +89,9 @@ impl PartFile {
         Self {
             target_path: target,
             location: PartLocation::OnlyInMemory,
-            written_bytes: 0,
+            written_length: 0,
             unwritten_data: Arc::default(),
-            unwritten_since: None,
+            oldest_unwritten_at: None,
         }
     }
 
@@ -116,12 +116,12 @@ impl PartFile {
         Ok(found.map(|(record, length)| {
             let location = PartLocation::PredictablyNamed {
                 part: Arc::clone(claim.claimed_part()),
-                owner: record.owner_download,
+                owner: record.owner_download_id,
                 is_owned: false,
             };
             let part_file = Self {
                 location,
-                written_bytes: length,
+                written_length: length,
                 ..Self::new(target)
             };
             (part_file, record.representation)
@@ -130,18 +130,18 @@ impl PartFile {
 
     /// The length of all received data.
     pub(super) fn received_length(&self) -> u64 {
-        self.written_bytes + self.unwritten_data.len() as u64
+        self.written_length + self.unwritten_data.len() as u64
     }
 
     /// Appends data to the unwritten data.
     pub(super) fn append_to_memory(&mut self, data: &[u8], now: Instant) {
         Arc::make_mut(&mut self.unwritten_data).extend_from_slice(data);
-        self.unwritten_since.get_or_insert(now);
+        self.oldest_unwritten_at.get_or_insert(now);
     }
 
     /// The time at which the unwritten data must be written. `None` if no data is unwritten.
     pub(super) fn write_due_at(&self) -> Option<Instant> {
-        let since = self.unwritten_since?;
+        let since = self.oldest_unwritten_at?;
         Some(if self.unwritten_data.len() >= WRITE_THRESHOLD_BYTES {
             since
         } else {
@@ -163,8 +163,8 @@ impl PartFile {
             return Ok(PartOwnership::StillOwned);
         };
         let record = record_with_new_owner(representation);
-        let new_owner = record.owner_download;
-        let length = self.written_bytes;
+        let new_owner = record.owner_download_id;
+        let length = self.written_length;
         let take_over = move |part: &NamedPart| part.take_over_part(&record, length);
         let is_taken = part.run_blocking_operation(take_over).await?;
         *owner = new_owner;
@@ -178,7 +178,8 @@ impl PartFile {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, the next call writes the same data again.
+    /// If the future is dropped before the write has ended, the next call writes the same data
+    /// again.
     pub(super) async fn write_unwritten_data(
         &mut self,
         representation: &Representation,
@@ -187,7 +188,7 @@ impl PartFile {
         if matches!(self.location, PartLocation::OnlyInMemory) {
             self.location = self.create_part_file(representation, claim).await?;
         }
-        let (data, offset) = (Arc::clone(&self.unwritten_data), self.written_bytes);
+        let (data, offset) = (Arc::clone(&self.unwritten_data), self.written_length);
         let is_still_owned = match &self.location {
             PartLocation::OnlyInMemory => true,
             PartLocation::PredictablyNamed { part, owner, .. } => {
@@ -201,8 +202,8 @@ impl PartFile {
                 true
             }
         };
-        self.written_bytes += self.unwritten_data.len() as u64;
-        self.unwritten_since = None;
+        self.written_length += self.unwritten_data.len() as u64;
+        self.oldest_unwritten_at = None;
         match Arc::get_mut(&mut self.unwritten_data) {
             Some(unwritten) => unwritten.clear(),
             None => self.unwritten_data = Arc::default(),
@@ -217,7 +218,7 @@ impl PartFile {
     ) -> io::Result<PartLocation> {
         if let (Some(claim), Some(_)) = (claim, &representation.validator) {
             let record = record_with_new_owner(representation);
-            let owner = record.owner_download;
+            let owner = record.owner_download_id;
             let create = move |part: &NamedPart| part.create_part_and_record(&record);
             if claim.claimed_part().run_blocking_operation(create).await? {
                 return Ok(PartLocation::PredictablyNamed {
@@ -235,7 +236,7 @@ impl PartFile {
     /// Writes the unwritten data and renames the file to the target. An existing target is
     /// replaced.
     pub(super) async fn write_and_rename_to_target(&mut self) -> io::Result<PartOwnership> {
-        let (data, offset) = (Arc::clone(&self.unwritten_data), self.written_bytes);
+        let (data, offset) = (Arc::clone(&self.unwritten_data), self.written_length);
         let target = Arc::clone(&self.target_path);
         match &self.location {
             PartLocation::OnlyInMemory => {
@@ -281,7 +282,7 @@ impl PartFile {
 
 fn record_with_new_owner(representation: &Representation) -> PartRecord {
     PartRecord {
-        owner_download: fastrand::u64(..),
+        owner_download_id: fastrand::u64(..),
         representation: representation.clone(),
     }
 }

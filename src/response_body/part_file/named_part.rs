@@ -1,5 +1,5 @@
-//! A part file with a name that a later process finds: blocking operations on `target.part` and its
-//! record `target.part-info`.
+//! A part file with a predictable name. The operations block the thread, and use `target.part` and
+//! its record `target.part-info`.
 //!
 //! No file stays open between two operations, so no file lock protects the part file. Instead, the
 //! record names the download that owns the part file. A download in another process can take over
@@ -200,8 +200,8 @@ impl NamedPart {
             return Ok(false);
         };
         truncate_and_append(file, offset, data)?;
-        // The part file is renamed to a name that only this owner uses. Under this name, no other
-        // download can replace the file between the following check and the last rename.
+        // The part file is renamed to a name that only this owner uses. No other download can
+        // replace the file under this name after the following check.
         let complete_path = self.directory.join(format!(".fanout-{owner:016x}.part"));
         match fs::rename(&self.part_path, &complete_path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -238,15 +238,15 @@ impl NamedPart {
         owner: OwnerDownloadId,
         min_length: u64,
     ) -> io::Result<Option<(File, Metadata)>> {
-        // The file is opened before the owner is checked. If `owner` is still the owner then, no
-        // other download has replaced the opened file.
+        // The file is opened before the owner is checked. If the check finds that `owner` is still
+        // the owner, then the opened file is the file of `owner`.
         let part = self.open_part()?;
         let is_owner = self.is_owner(owner)?;
         Ok(part.filter(|(_, metadata)| is_owner && metadata.len() >= min_length))
     }
 
     /// Opens the part file for writing. Returns `None` if there is no part file, or if its path is
-    /// a link, which could lead to any file of the user.
+    /// a link. A link could lead to any other file of the user.
     fn open_part(&self) -> io::Result<Option<(File, Metadata)>> {
         let found = match fs::symlink_metadata(&self.part_path) {
             Ok(metadata) if is_regular_file_with_one_link(&metadata) => metadata,
@@ -264,7 +264,7 @@ impl NamedPart {
 
     fn is_owner(&self, owner: OwnerDownloadId) -> io::Result<bool> {
         let record = self.read_record()?;
-        Ok(record.is_some_and(|record| record.owner_download == owner))
+        Ok(record.is_some_and(|record| record.owner_download_id == owner))
     }
 
     /// Reads the record. A record that is unreadable, malformed or a link counts as missing.
@@ -282,8 +282,8 @@ impl NamedPart {
         }
     }
 
-    /// Replaces the record. Returns false if its name is too long, or if it belongs to another
-    /// user.
+    /// Replaces the record. Returns false if the name of the record file is too long, or if the
+    /// existing record file belongs to another user.
     fn write_record(&self, record: &PartRecord) -> io::Result<bool> {
         let mut file = tempfile::Builder::new()
             .prefix(".fanout-")
@@ -331,8 +331,7 @@ fn is_same_file(a: &Metadata, b: &Metadata) -> bool {
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
-/// The standard library has no inode numbers for this platform, so two files always count as the
-/// same file.
+/// The standard library has no inode numbers for this platform. All files count as the same file.
 #[cfg(not(unix))]
 fn is_same_file(_: &Metadata, _: &Metadata) -> bool {
     true
@@ -359,7 +358,7 @@ mod tests {
     fn record(owner: OwnerDownloadId) -> PartRecord {
         let url = Url::parse("http://a.example/").unwrap();
         PartRecord {
-            owner_download: owner,
+            owner_download_id: owner,
             representation: Representation {
                 url_hash: UrlHash::of(&url),
                 validator: Some(http::HeaderValue::from_static("\"v1\"")),

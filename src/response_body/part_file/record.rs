@@ -53,7 +53,7 @@ pub(super) type OwnerDownloadId = u64;
 /// The content of the record file. Only a download with a validator has a record.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct PartRecord {
-    pub(super) owner_download: OwnerDownloadId,
+    pub(super) owner_download_id: OwnerDownloadId,
     pub(super) representation: Representation,
 }
 
@@ -69,7 +69,7 @@ impl PartRecord {
         bytes.extend(
             format!(
                 "\nowner {:016x}\nurl {url_hash:016x}\n",
-                self.owner_download
+                self.owner_download_id
             )
             .bytes(),
         );
@@ -110,7 +110,7 @@ impl PartRecord {
         let content_coding = content_coding.transpose().ok()?;
         let is_complete = lines.next()? == RECORD_LAST_LINE && lines.next().is_none();
         is_complete.then_some(Self {
-            owner_download: owner,
+            owner_download_id: owner,
             representation: Representation {
                 url_hash,
                 validator,
@@ -132,7 +132,7 @@ mod tests {
     fn record(validator: Option<HeaderValue>, total_length: Option<u64>) -> PartRecord {
         let url = "http://a.example/?key=s3cr3t".parse().unwrap();
         PartRecord {
-            owner_download: u64::MAX,
+            owner_download_id: u64::MAX,
             representation: Representation {
                 url_hash: UrlHash::of(&url),
                 content_coding: validator
