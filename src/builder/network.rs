@@ -172,7 +172,7 @@ impl FetcherBuilder {
     /// Of `http1_only` and `http2_prior_knowledge`, the method called last applies.
     pub fn http1_only(mut self) -> Self {
         self.record_shared_setting("http1_only");
-        self.wire_config.http_version_policy = HttpVersionPolicy::Http1;
+        self.wire_config.http_version_policy = HttpVersionPolicy::Http1Only;
         self
     }
 

@@ -16,7 +16,7 @@ pub(crate) enum HttpVersionPolicy {
     #[default]
     Negotiate,
     /// All connections use HTTP/1.1.
-    Http1,
+    Http1Only,
     /// Connections with TLS negotiate the version (ALPN). Connections without TLS use HTTP/2
     /// without negotiation.
     #[cfg(feature = "http2")]

@@ -135,7 +135,7 @@ struct PartialHead {
     /// The number of complete lines, without empty lines before the status line.
     line_count: usize,
     /// The number of bytes of the complete lines.
-    byte_count: usize,
+    complete_line_bytes: usize,
     /// The total size of the fields in bytes, calculated as in HTTP/2 (RFC 9113 §6.5.2).
     total_field_size: usize,
     /// The last field line. The next line may continue it (a line fold).
@@ -145,7 +145,7 @@ struct PartialHead {
 /// A field line, joined with the lines that continue it.
 #[derive(Debug)]
 struct FieldLine {
-    bytes: Vec<u8>,
+    line_bytes: Vec<u8>,
     /// The number of the field's first line in the head.
     line_number: usize,
     is_folded: bool,
@@ -153,8 +153,8 @@ struct FieldLine {
 
 impl PartialHead {
     fn count_line_bytes(&mut self, count: usize) -> Result<(), HeadError> {
-        self.byte_count += count;
-        if self.byte_count > MAX_HEAD_BYTES {
+        self.complete_line_bytes += count;
+        if self.complete_line_bytes > MAX_HEAD_BYTES {
             return Err(HeadError::LimitExceeded(HEAD_TOO_LARGE_MESSAGE));
         }
         Ok(())
@@ -162,7 +162,7 @@ impl PartialHead {
 
     /// Rejects an incomplete line if no further bytes can make it valid.
     fn reject_invalid_partial_line(&self, bytes: &[u8]) -> Result<(), HeadError> {
-        if self.byte_count + bytes.len() > MAX_HEAD_BYTES {
+        if self.complete_line_bytes + bytes.len() > MAX_HEAD_BYTES {
             return Err(HeadError::LimitExceeded(HEAD_TOO_LARGE_MESSAGE));
         }
         let expected = b"HTTP/1.";
@@ -191,10 +191,10 @@ impl PartialHead {
         match (&mut self.last_field, line) {
             (Some(field), [b' ' | b'\t', ..]) => {
                 field.is_folded = true;
-                let length = trim_ows_end(&field.bytes).len();
-                field.bytes.truncate(length);
-                field.bytes.push(b' ');
-                field.bytes.extend_from_slice(trim_ows(line));
+                let length = trim_ows_end(&field.line_bytes).len();
+                field.line_bytes.truncate(length);
+                field.line_bytes.push(b' ');
+                field.line_bytes.extend_from_slice(trim_ows(line));
             }
             // A line that begins with whitespace must continue a field. Otherwise it is skipped
             // (RFC 9112 §2.2).
@@ -206,7 +206,7 @@ impl PartialHead {
             _ => {
                 self.add_last_field()?;
                 self.last_field = Some(FieldLine {
-                    bytes: line.to_vec(),
+                    line_bytes: line.to_vec(),
                     line_number: self.line_count,
                     is_folded: false,
                 });
@@ -235,10 +235,10 @@ impl PartialHead {
         let Some(field) = self.last_field.take() else {
             return Ok(());
         };
-        let Some(colon) = field.bytes.iter().position(|&byte| byte == b':') else {
-            return self.reject_framing_lookalike(&field.bytes, field.line_number);
+        let Some(colon) = field.line_bytes.iter().position(|&byte| byte == b':') else {
+            return self.reject_framing_lookalike(&field.line_bytes, field.line_number);
         };
-        let (name_bytes, value) = (&field.bytes[..colon], &field.bytes[colon + 1..]);
+        let (name_bytes, value) = (&field.line_bytes[..colon], &field.line_bytes[colon + 1..]);
         let trimmed_name = trim_ows_end(name_bytes);
         let name = HeaderName::from_bytes(trimmed_name);
         let value = HeaderValue::from_bytes(trim_ows(value));

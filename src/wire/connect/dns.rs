@@ -64,7 +64,7 @@ impl fmt::Debug for DnsConfig {
     }
 }
 
-pub(super) type Addresses = Arc<[SocketAddr]>;
+pub(super) type ResolvedAddresses = Arc<[SocketAddr]>;
 
 pub(in crate::wire) struct Resolver {
     shared_state: Arc<SharedResolverState>,
@@ -119,7 +119,11 @@ impl Resolver {
     /// # Cancel safety
     ///
     /// Dropping the future does not stop a lookup that other requests wait for.
-    pub(super) async fn look_up(&self, name: &str, clock: &HopClock) -> Result<Addresses, Error> {
+    pub(super) async fn look_up(
+        &self,
+        name: &str,
+        clock: &HopClock,
+    ) -> Result<ResolvedAddresses, Error> {
         if is_localhost(name) {
             return Ok(loopback_addresses());
         }
@@ -250,7 +254,7 @@ impl SharedResolverState {
     }
 }
 
-fn loopback_addresses() -> Addresses {
+fn loopback_addresses() -> ResolvedAddresses {
     Arc::new([
         SocketAddr::from((Ipv6Addr::LOCALHOST, 0)),
         SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),

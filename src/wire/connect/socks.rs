@@ -112,7 +112,7 @@ where
 {
     let mut request = vec![PASSWORD_AUTH_VERSION];
     for text in [&credentials.user, &credentials.password] {
-        // The length fits into a byte. The parser of proxy URLs rejects longer credentials.
+        // The length fits into a byte, because the parser of proxy URLs rejects longer credentials.
         request.push(text.len() as u8);
         request.extend_from_slice(text);
     }

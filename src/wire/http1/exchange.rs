@@ -17,7 +17,7 @@ use tokio::task::unconstrained;
 use tokio::time::Instant;
 
 use super::connection::{Connection, noop_context};
-use super::rejected_head::{SentRequest, lenient_head_error};
+use super::rejected_head::{SentRequestProperties, lenient_head_error};
 use super::response_head::{head_size, negotiated_idle_timeout, validate_head};
 use super::sticky::StickyConnection;
 use super::trailers::TrailerError;
@@ -54,7 +54,7 @@ impl Connection {
         let Some(request) = unsent.take() else {
             return Err(SendError::not_sent(Error::from_kind(ErrorKind::Closed)));
         };
-        let sent_request = SentRequest::new(&request);
+        let sent_request = SentRequestProperties::new(&request);
         // Exempt from tokio's cooperative budget. If the budget were spent, hyper's channel would
         // register the no-op waker, and the task would never wake.
         let response = unconstrained(self.sender.try_send_request(request));

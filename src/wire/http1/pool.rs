@@ -125,8 +125,8 @@ impl<C: Poolable> IdlePool<C> {
             runtime_id,
             run_has_returned: false,
         };
-        // Only the runtime of the connections can run the sweep. Elsewhere, dropping `sweep` closes
-        // the connections.
+        // The sweep must run on the runtime of the connections. On another runtime, `sweep` is
+        // dropped, which closes the connections.
         if let Ok(handle) = Handle::try_current()
             && handle.id() == runtime_id
         {

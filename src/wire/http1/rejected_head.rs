@@ -20,12 +20,12 @@ use crate::wire::lenient_head::HeadError;
 use crate::wire::send_error::{SendError, UnsentRequest};
 
 /// The properties of a sent request that are needed if its response head is read again.
-pub(super) struct SentRequest {
+pub(super) struct SentRequestProperties {
     is_head_method: bool,
     has_body: bool,
 }
 
-impl SentRequest {
+impl SentRequestProperties {
     pub(super) fn new(request: &Request<Body>) -> Self {
         Self {
             is_head_method: *request.method() == Method::HEAD,
@@ -46,7 +46,7 @@ impl Connection {
         &mut self,
         error: &SendError,
         unsent: &UnsentRequest,
-        sent_request: &SentRequest,
+        sent_request: &SentRequestProperties,
     ) -> Option<Request<Body>> {
         let rejected = self.take_stream_with_rejected_head(error, unsent)?;
         if sent_request.has_body || self.io_counts.has_write_stalled() {
@@ -82,7 +82,7 @@ impl Connection {
 
 /// Creates the placeholder request that hyper needs before it reads a head again. Its method
 /// decides whether hyper expects a body in the response.
-fn placeholder_request(sent_request: &SentRequest) -> Request<Body> {
+fn placeholder_request(sent_request: &SentRequestProperties) -> Request<Body> {
     let mut request = Request::new(Body::default());
     if sent_request.is_head_method {
         *request.method_mut() = Method::HEAD;

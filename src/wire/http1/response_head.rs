@@ -8,9 +8,9 @@ use http::{StatusCode, Version};
 
 use crate::wire::response_limits::FIELD_OVERHEAD_BYTES;
 
-/// How long before the server an idle connection is closed.
+/// An idle connection is closed this long before the server would close it.
 const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(2);
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const KEEP_ALIVE_HEADER: HeaderName = HeaderName::from_static("keep-alive");
 const NOT_CHUNKED_MESSAGE: &str = "a Transfer-Encoding other than chunked";
 
 /// The size of a head in bytes, calculated as in HTTP/2 (RFC 9113 §6.5.2).
@@ -39,7 +39,7 @@ pub(super) fn validate_head(head: &Parts) -> Result<Option<&HeaderValue>, &'stat
             if encoding.replace(value).is_some() {
                 return Err(NOT_CHUNKED_MESSAGE);
             }
-        } else if *name == KEEP_ALIVE {
+        } else if *name == KEEP_ALIVE_HEADER {
             keep_alive = keep_alive.or(Some(value));
         }
     }

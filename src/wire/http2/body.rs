@@ -18,7 +18,7 @@ pub(crate) struct Http2Body {
     remaining_length: Option<u64>,
     /// `None` after the end of the body. Boxed because the stream is much larger than an HTTP/1.1
     /// body.
-    stream: Option<Box<BodyStream>>,
+    body_stream: Option<Box<BodyStream>>,
 }
 
 /// The stream of a body. The order of the fields is their drop order, with the lease last.
@@ -39,7 +39,7 @@ impl Http2Body {
     ) -> Self {
         let mut this = Self {
             remaining_length: content_length,
-            stream: Some(Box::new(BodyStream {
+            body_stream: Some(Box::new(BodyStream {
                 recv_stream,
                 upload,
                 lease,
@@ -53,12 +53,12 @@ impl Http2Body {
     pub(super) fn empty() -> Self {
         Self {
             remaining_length: Some(0),
-            stream: None,
+            body_stream: None,
         }
     }
 
     pub(in crate::wire) fn remaining_length(&self) -> Option<u64> {
-        match self.stream {
+        match self.body_stream {
             Some(_) => self.remaining_length,
             None => Some(0),
         }
@@ -69,11 +69,11 @@ impl Http2Body {
         cx: &mut Context<'_>,
         clock: &HopClock,
     ) -> Poll<Option<Result<Bytes, Error>>> {
-        let Some(stream) = &mut self.stream else {
+        let Some(stream) = &mut self.body_stream else {
             return Poll::Ready(None);
         };
         if let Err(error) = poll_upload(&mut stream.upload, cx, clock) {
-            self.stream = None;
+            self.body_stream = None;
             return Poll::Ready(Some(Err(error)));
         }
         // The driver task can receive frames as fast as this task takes them, so each frame
@@ -85,18 +85,17 @@ impl Http2Body {
             Some(Ok(chunk)) => chunk,
             Some(Err(error)) => {
                 let error = to_body_error(error, &stream.lease);
-                self.stream = None;
+                self.body_stream = None;
                 return Poll::Ready(Some(Err(error)));
             }
             None => {
-                self.stream = None;
+                self.body_stream = None;
                 return Poll::Ready(None);
             }
         };
         stream.lease.connection_state.record_progress();
         clock.record_activity(Instant::now());
-        // Releasing capacity fails only on a closed stream. Its flow-control window is not needed
-        // any more.
+        // The result is ignored, because releasing capacity fails only on a closed stream.
         let _ = stream
             .recv_stream
             .flow_control()
@@ -111,9 +110,9 @@ impl Http2Body {
     /// Releases the stream if all of its bytes have been read, so that another request can open a
     /// stream at once.
     fn release_stream_if_ended(&mut self) {
-        let stream = self.stream.as_ref();
+        let stream = self.body_stream.as_ref();
         if stream.is_some_and(|stream| stream.recv_stream.is_end_stream()) {
-            self.stream = None;
+            self.body_stream = None;
         }
     }
 }

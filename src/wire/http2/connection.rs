@@ -23,16 +23,16 @@ use crate::wire::sockets::SocketCountGuard;
 /// The flow-control window of a stream: the number of body bytes that the server may send before
 /// they are read.
 const STREAM_WINDOW_SIZE: u32 = 1 << 20;
-/// The flow-control window of a connection. It is so large that the server is limited by the stream
-/// windows only. An unread body cannot block other streams.
+/// The flow-control window of a connection. It is so large that an unread body does not block other
+/// streams.
 const CONNECTION_WINDOW_SIZE: u32 = 1 << 30;
 /// The maximum memory, in bytes, that unread DATA frames may use in addition to their payload.
-const MAX_UNREAD_FRAME_OVERHEAD: usize = 4 << 20;
+const MAX_UNREAD_FRAME_OVERHEAD_BYTES: usize = 4 << 20;
 /// The maximum number of reset streams that h2 keeps a record of. The server may still send frames
 /// for these streams.
 const MAX_REMEMBERED_RESET_STREAMS: usize = 4096;
 /// How long h2 keeps a record of a reset stream.
-const RESET_STREAM_DURATION: Duration = Duration::from_secs(30);
+const RESET_STREAM_RETENTION: Duration = Duration::from_secs(30);
 /// The maximum number of bytes that the server may send while no exchange makes progress. Body
 /// bytes within the flow-control windows of the streams are allowed in addition.
 const MAX_UNPRODUCTIVE_BYTES: u64 = 4 << 20;
@@ -74,7 +74,7 @@ pub(super) async fn open(
         ping_interval: pool.ping_interval,
         connection_state: Arc::clone(&connection_state),
         pool: Arc::downgrade(&pool),
-        last_max_streams: UNKNOWN_MAX_STREAMS,
+        last_applied_max_streams: UNKNOWN_MAX_STREAMS,
         last_progress_count: 0,
         bytes_read_at_last_progress: 0,
         last_bytes_read: 0,
@@ -82,7 +82,7 @@ pub(super) async fn open(
         _socket_count_guard: socket_count_guard,
     };
     let lease = StreamLease::new(&pool, Arc::clone(&connection_state), sender.clone(), false);
-    pool.add_connection(connection_state, sender, registration.unregister());
+    pool.add_connection(connection_state, sender, registration.unregister_dial());
     tokio::spawn(driver);
     Ok(lease)
 }
@@ -96,8 +96,8 @@ fn h2_builder() -> client::Builder {
         .max_header_list_size(MAX_HEAD_BYTES as u32)
         .initial_max_send_streams(UNKNOWN_MAX_STREAMS)
         .max_concurrent_reset_streams(MAX_REMEMBERED_RESET_STREAMS)
-        .reset_stream_duration(RESET_STREAM_DURATION)
-        .data_frame_budget(MAX_UNREAD_FRAME_OVERHEAD);
+        .reset_stream_duration(RESET_STREAM_RETENTION)
+        .data_frame_budget(MAX_UNREAD_FRAME_OVERHEAD_BYTES);
     builder
 }
 
@@ -116,7 +116,7 @@ struct ConnectionDriver {
     connection_state: Arc<ConnectionState>,
     pool: Weak<Http2Pool>,
     /// The peer's limit on streams that was last passed to the pool.
-    last_max_streams: usize,
+    last_applied_max_streams: usize,
     /// The progress count of `connection_state` at the last poll.
     last_progress_count: usize,
     /// The number of received bytes when the progress count last changed.
@@ -170,8 +170,8 @@ impl ConnectionDriver {
 
     fn apply_peer_stream_limit(&mut self) {
         let max_streams = self.connection.max_concurrent_send_streams();
-        if max_streams != self.last_max_streams {
-            self.last_max_streams = max_streams;
+        if max_streams != self.last_applied_max_streams {
+            self.last_applied_max_streams = max_streams;
             if let Some(pool) = self.pool.upgrade() {
                 pool.apply_peer_max_streams(&self.connection_state, max_streams);
             }
@@ -179,7 +179,7 @@ impl ConnectionDriver {
     }
 
     /// Returns whether the server has sent much more than the flow-control windows of the open
-    /// streams allow. If so, sets the close reason.
+    /// streams allow. If so, sets the close reason of the connection.
     fn detect_server_flood(&mut self) -> bool {
         let progress = self.connection_state.progress_count();
         if progress != self.last_progress_count {
@@ -245,7 +245,7 @@ impl ConnectionDriver {
 
     fn send_ping(&mut self) {
         if let Some(ping_pong) = &mut self.ping_pong {
-            // h2 sends the next ping only after the pong of the last one has been polled.
+            // h2 sends the next ping only after the pong of the previous ping has been polled.
             let _ = ping_pong.poll_pong(&mut Context::from_waker(Waker::noop()));
             // Sending fails only on a closed connection. The next poll of the connection reports
             // the close.

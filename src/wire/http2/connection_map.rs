@@ -26,7 +26,7 @@ struct OriginConnections {
     /// The open connections to the origin, oldest first.
     connections: Vec<PooledConnection>,
     /// The connections being opened (dials), with their dial IDs. Other requests may wait for them.
-    dials: Vec<(u64, PendingConnection)>,
+    dials: Vec<(u64, ConnectionWaiters)>,
 }
 
 pub(super) struct PooledConnection {
@@ -35,11 +35,12 @@ pub(super) struct PooledConnection {
     /// dropped.
     pub(super) sender: SendRequest<Bytes>,
     /// The requests that wait for the peer's settings. `None` after the settings have arrived.
-    pub(super) pending_connection: Option<PendingConnection>,
+    pub(super) waiters: Option<ConnectionWaiters>,
 }
 
-/// A connection that cannot take further requests yet, with the requests that wait for it.
-pub(super) struct PendingConnection {
+/// The requests that wait until a connection can take further requests, and the channel that wakes
+/// them.
+pub(super) struct ConnectionWaiters {
     waiting_request_count: usize,
     /// Wakes the waiting requests. The channel closes when the connection is ready or abandoned. If
     /// opening the connection failed, the channel first receives `true`, and each waiting request
@@ -47,7 +48,7 @@ pub(super) struct PendingConnection {
     pub(super) failed_channel: watch::Sender<bool>,
 }
 
-impl PendingConnection {
+impl ConnectionWaiters {
     pub(super) fn new() -> Self {
         Self {
             waiting_request_count: 0,
@@ -77,7 +78,7 @@ impl ConnectionMap {
         Some((Arc::clone(&pooled.connection_state), pooled.sender.clone()))
     }
 
-    /// Makes a request wait for a pending connection. Returns `None` if there is none that will
+    /// Makes a request wait for a pending connection. Returns `None` if no pending connection will
     /// have a free stream, assuming that each allows `max_streams` streams.
     pub(super) fn join_pending_connection(
         &mut self,
@@ -87,20 +88,20 @@ impl ConnectionMap {
     ) -> Option<watch::Receiver<bool>> {
         // The request that opens the connection uses one stream.
         let has_capacity =
-            |pending: &&mut PendingConnection| pending.waiting_request_count + 1 < max_streams;
-        let mut all_pending = self
+            |waiters: &&mut ConnectionWaiters| waiters.waiting_request_count + 1 < max_streams;
+        let mut all_waiters = self
             .origins_by_runtime
             .get_mut(runtime_id)?
             .get_mut(origin)?
-            .pending_connections_mut();
-        let pending = all_pending.find(has_capacity)?;
-        pending.waiting_request_count += 1;
-        Some(pending.failed_channel.subscribe())
+            .pending_connection_waiters_mut();
+        let waiters = all_waiters.find(has_capacity)?;
+        waiters.waiting_request_count += 1;
+        Some(waiters.failed_channel.subscribe())
     }
 
     pub(super) fn add_dial(&mut self, runtime_id: Id, origin: &Arc<str>, dial_id: u64) {
         let dials = &mut self.origin_connections_or_default(runtime_id, origin).dials;
-        dials.push((dial_id, PendingConnection::new()));
+        dials.push((dial_id, ConnectionWaiters::new()));
     }
 
     pub(super) fn remove_dial(
@@ -108,16 +109,16 @@ impl ConnectionMap {
         runtime_id: Id,
         origin: &Arc<str>,
         dial_id: u64,
-    ) -> Option<PendingConnection> {
+    ) -> Option<ConnectionWaiters> {
         let dials = &mut self
             .origins_by_runtime
             .get_mut(runtime_id)?
             .get_mut(origin)?
             .dials;
         let index = dials.iter().position(|&(id, _)| id == dial_id)?;
-        let (_, pending) = dials.swap_remove(index);
+        let (_, waiters) = dials.swap_remove(index);
         self.remove_origin_if_empty(runtime_id, origin);
-        Some(pending)
+        Some(waiters)
     }
 
     pub(super) fn add_connection(&mut self, pooled: PooledConnection) {
@@ -134,10 +135,10 @@ impl ConnectionMap {
     pub(super) fn mark_connection_ready(
         &mut self,
         connection_state: &ConnectionState,
-    ) -> Option<PendingConnection> {
+    ) -> Option<ConnectionWaiters> {
         let mut connections = self.origin_connections_mut(connection_state)?.iter_mut();
         let pooled = connections.find(|pooled| pooled.has_connection_state(connection_state))?;
-        pooled.pending_connection.take()
+        pooled.waiters.take()
     }
 
     pub(super) fn remove_connection(
@@ -227,12 +228,12 @@ impl OriginConnections {
         self.connections.is_empty() && self.dials.is_empty()
     }
 
-    /// Returns the connections that cannot take further requests yet. They are being opened, or the
-    /// peer's settings have not arrived.
-    fn pending_connections_mut(&mut self) -> impl Iterator<Item = &mut PendingConnection> {
-        let dials = self.dials.iter_mut().map(|(_, pending)| pending);
+    /// Returns the waiters of all connections that cannot take further requests yet. These
+    /// connections are being opened, or the peer's settings have not arrived.
+    fn pending_connection_waiters_mut(&mut self) -> impl Iterator<Item = &mut ConnectionWaiters> {
+        let dials = self.dials.iter_mut().map(|(_, waiters)| waiters);
         let connections = self.connections.iter_mut();
-        dials.chain(connections.filter_map(|pooled| pooled.pending_connection.as_mut()))
+        dials.chain(connections.filter_map(|pooled| pooled.waiters.as_mut()))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::wire::sockets::SocketCountGuard;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Http2Offer {
     /// The client does not offer HTTP/2, so the connection uses HTTP/1.1.
-    None,
+    NotOffered,
     /// The client offers HTTP/2 in the TLS handshake (ALPN).
     Alpn,
     /// The client uses HTTP/2 without negotiation and assumes that the server supports it.
@@ -44,7 +44,7 @@ impl DialTicket {
     pub(super) fn http1_only() -> Self {
         Self {
             dial_registration: None,
-            http2_offer: Http2Offer::None,
+            http2_offer: Http2Offer::NotOffered,
         }
     }
 
@@ -65,7 +65,7 @@ impl DialTicket {
         socket_count_guard: SocketCountGuard,
     ) -> Result<NegotiatedConnection, Error> {
         let is_http2 = match self.http2_offer {
-            Http2Offer::None => false,
+            Http2Offer::NotOffered => false,
             Http2Offer::Alpn => stream.has_negotiated_http2(),
             Http2Offer::PriorKnowledge => true,
         };
@@ -87,10 +87,10 @@ impl DialTicket {
     /// its own connection.
     pub(in crate::wire) fn notify_waiters_of_failure(mut self) {
         if let Some(mut dial_registration) = self.dial_registration.take()
-            && let Some(pending) = dial_registration.unregister()
+            && let Some(waiters) = dial_registration.unregister_dial()
         {
             // Sending fails only if no request waits for the connection.
-            let _ = pending.failed_channel.send(true);
+            let _ = waiters.failed_channel.send(true);
         }
     }
 }

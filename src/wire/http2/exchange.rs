@@ -13,7 +13,7 @@ use http_body::Body as _;
 use tokio::time::Instant;
 
 use super::body::Http2Body;
-use super::pool::{AwaitedHead, StreamLease};
+use super::pool::{AwaitedResponseHead, StreamLease};
 use super::request;
 use super::upload::{Upload, poll_upload};
 use crate::error::{Error, ErrorKind};
@@ -45,7 +45,7 @@ pub(in crate::wire) async fn exchange(
     // The sender is dropped now, because it would keep a retired connection open during the
     // exchange.
     drop(sender);
-    lease.awaited_head = Some(AwaitedHead {
+    lease.awaited_response_head = Some(AwaitedResponseHead {
         sent_at: Instant::now(),
         bytes_read_before_sending: lease.connection_state.bytes_read(),
     });
@@ -67,7 +67,7 @@ pub(in crate::wire) async fn exchange(
         Poll::Ready(response.map_err(|error| to_send_error(error, &mut lease, clock)))
     });
     let (head, body) = response.await?.into_parts();
-    lease.awaited_head = None;
+    lease.awaited_response_head = None;
     lease.connection_state.record_response();
     clock.record_response_head(Instant::now());
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -112,10 +112,10 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 /// Converts the error of a request that got no response.
 fn to_send_error(error: h2::Error, lease: &mut StreamLease, clock: &HopClock) -> SendError {
     let connection = &lease.connection_state;
-    // Taking `awaited_head` prevents the drop of the lease from retiring the connection as
+    // Taking `awaited_response_head` prevents the drop of the lease from retiring the connection as
     // unresponsive.
     let nothing_received = lease
-        .awaited_head
+        .awaited_response_head
         .take()
         .is_some_and(|awaiting| connection.bytes_read() == awaiting.bytes_read_before_sending);
     // A stream that fails because of a GOAWAY, or with REFUSED_STREAM, is not processed by the peer

@@ -78,7 +78,7 @@ impl Http2Connections {
         clock: &HopClock,
     ) -> StreamOrDialTicket {
         let offer = self.http2_offer(target);
-        if offer == Http2Offer::None {
+        if offer == Http2Offer::NotOffered {
             clock.record_connecting(Instant::now());
             return StreamOrDialTicket::Dial(DialTicket::http1_only());
         }
@@ -114,14 +114,16 @@ impl Http2Connections {
                     clock.record_connected(now);
                     return StreamOrDialTicket::Stream(lease);
                 }
-                StreamSource::Pending(pending) => {
+                StreamSource::PendingConnection(pending) => {
                     dial_alone = wait_for_pending_connection(pending).await;
                     now = Instant::now();
                 }
                 StreamSource::Dial(registration) => {
                     return StreamOrDialTicket::Dial(DialTicket::new(registration, offer));
                 }
-                StreamSource::Http1 => return StreamOrDialTicket::Dial(DialTicket::http1_only()),
+                StreamSource::DialHttp1 => {
+                    return StreamOrDialTicket::Dial(DialTicket::http1_only());
+                }
             }
         }
     }
@@ -139,12 +141,14 @@ impl Http2Connections {
 
     fn http2_offer(&self, target: &ConnectionTarget<'_>) -> Http2Offer {
         match self.http_version_policy {
-            HttpVersionPolicy::Http1 => Http2Offer::None,
+            HttpVersionPolicy::Http1Only => Http2Offer::NotOffered,
             _ if target.is_https => Http2Offer::Alpn,
             HttpVersionPolicy::PriorKnowledge if !target.uses_forward_proxy() => {
                 Http2Offer::PriorKnowledge
             }
-            HttpVersionPolicy::PriorKnowledge | HttpVersionPolicy::Negotiate => Http2Offer::None,
+            HttpVersionPolicy::PriorKnowledge | HttpVersionPolicy::Negotiate => {
+                Http2Offer::NotOffered
+            }
         }
     }
 }

@@ -21,7 +21,7 @@ use tokio::runtime::Id;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::connection_map::{ConnectionMap, PendingConnection, PooledConnection};
+use super::connection_map::{ConnectionMap, ConnectionWaiters, PooledConnection};
 use super::protocol_cache::{ProtocolCache, ProtocolSupport};
 use super::state::ConnectionState;
 use crate::descriptors::IdleConnectionPool;
@@ -51,11 +51,11 @@ pub(super) enum StreamSource {
     /// The request waits for a connection that another request opens. The channel closes when the
     /// connection is ready or abandoned. If opening the connection failed, the channel first
     /// receives `true`.
-    Pending(watch::Receiver<bool>),
+    PendingConnection(watch::Receiver<bool>),
     /// The request opens a connection.
     Dial(DialRegistration),
     /// The request opens an HTTP/1.1 connection, because the origin requires HTTP/1.1.
-    Http1,
+    DialHttp1,
 }
 
 impl Http2Pool {
@@ -101,12 +101,12 @@ impl Http2Pool {
             dial_id: None,
         };
         match support {
-            Some(ProtocolSupport::Http1Required) => StreamSource::Http1,
+            Some(ProtocolSupport::Http1Required) => StreamSource::DialHttp1,
             Some(ProtocolSupport::Http2 { max_streams }) if !dial_alone => {
                 if let Some(pending) =
                     connections.join_pending_connection(runtime_id, origin, max_streams)
                 {
-                    return StreamSource::Pending(pending);
+                    return StreamSource::PendingConnection(pending);
                 }
                 let dial_id = self.next_dial_id.fetch_add(1, Relaxed);
                 connections.add_dial(runtime_id, &registration.origin, dial_id);
@@ -146,7 +146,7 @@ impl Http2Pool {
         &self,
         connection: Arc<ConnectionState>,
         sender: SendRequest<Bytes>,
-        pending: Option<PendingConnection>,
+        waiters: Option<ConnectionWaiters>,
     ) {
         let mut state = self.lock_state();
         match state.protocol_cache.get_support(&connection.origin) {
@@ -166,7 +166,7 @@ impl Http2Pool {
         state.connections.add_connection(PooledConnection {
             connection_state: connection,
             sender,
-            pending_connection: Some(pending.unwrap_or_else(PendingConnection::new)),
+            waiters: Some(waiters.unwrap_or_else(ConnectionWaiters::new)),
         });
     }
 
@@ -181,9 +181,9 @@ impl Http2Pool {
                 .protocol_cache
                 .set_support(&connection.origin, support);
         }
-        let pending = state.connections.mark_connection_ready(connection);
+        let waiters = state.connections.mark_connection_ready(connection);
         drop(state);
-        drop(pending);
+        drop(waiters);
     }
 
     /// Removes a connection from the pool. The connection gets no more streams and closes after its
@@ -249,7 +249,7 @@ pub(super) struct DialRegistration {
 impl DialRegistration {
     /// Ends the registration. The requests that wait for the dial wake when the caller drops the
     /// returned value.
-    pub(super) fn unregister(&mut self) -> Option<PendingConnection> {
+    pub(super) fn unregister_dial(&mut self) -> Option<ConnectionWaiters> {
         let dial_id = self.dial_id.take()?;
         let mut state = self.pool.lock_state();
         let connections = &mut state.connections;
@@ -259,7 +259,7 @@ impl DialRegistration {
 
 impl Drop for DialRegistration {
     fn drop(&mut self) {
-        drop(self.unregister());
+        drop(self.unregister_dial());
     }
 }
 
@@ -272,12 +272,12 @@ pub(in crate::wire) struct StreamLease {
     /// Whether the connection was already open before this request.
     pub(super) is_connection_reused: bool,
     /// Set when the request is sent, and cleared when the response head arrives.
-    pub(super) awaited_head: Option<AwaitedHead>,
+    pub(super) awaited_response_head: Option<AwaitedResponseHead>,
 }
 
 /// A sent request that waits for its response head.
 #[derive(Clone, Copy)]
-pub(super) struct AwaitedHead {
+pub(super) struct AwaitedResponseHead {
     pub(super) sent_at: Instant,
     /// The number of bytes that the connection had received before the request was sent.
     pub(super) bytes_read_before_sending: u64,
@@ -296,7 +296,7 @@ impl StreamLease {
             pool: Arc::downgrade(pool),
             sender: Some(sender),
             is_connection_reused,
-            awaited_head: None,
+            awaited_response_head: None,
         }
     }
 
@@ -343,7 +343,7 @@ impl StreamLease {
 /// stream.
 impl Drop for StreamLease {
     fn drop(&mut self) {
-        let is_unresponsive = self.awaited_head.is_some_and(|awaiting| {
+        let is_unresponsive = self.awaited_response_head.is_some_and(|awaiting| {
             let last_activity = awaiting.sent_at.max(self.connection_state.last_read_at());
             last_activity.elapsed() >= UNRESPONSIVE_AFTER
         });

@@ -1,7 +1,7 @@
 //! One DNS lookup: its permit, its task, and the requests that wait for it.
 //!
 //! Permits bound the number of lookups in progress. Names whose servers never respond must not use
-//! up all permits:
+//! up all permits. Three rules ensure this:
 //!
 //! - A lookup stops waiting for a permit when no request waits for the lookup any more.
 //! - A lookup by the user's resolver returns its permit after [`MAX_PERMIT_HOLD_TIME`]. After this
@@ -24,7 +24,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::lookup_error::LookupError;
-use super::{Addresses, SharedResolverState};
+use super::{ResolvedAddresses, SharedResolverState};
 use crate::hop_clock::{HopClock, QueueWaitGuard};
 use crate::resolve::Resolve;
 
@@ -33,7 +33,7 @@ const USER_RESOLVER_TIMEOUT: Duration = Duration::from_secs(30);
 /// respond are usually faster.
 const MAX_PERMIT_HOLD_TIME: Duration = Duration::from_millis(500);
 
-pub(super) type LookupResult = Result<Addresses, LookupError>;
+pub(super) type LookupResult = Result<ResolvedAddresses, LookupError>;
 
 enum LookupState {
     WaitingForPermit,
@@ -108,8 +108,8 @@ impl PendingLookup {
 /// The task that runs one lookup.
 pub(super) struct LookupTask {
     resolver_state: Arc<SharedResolverState>,
-    name: Box<str>,
-    channel: Arc<LookupChannel>,
+    host_name: Box<str>,
+    lookup_channel: Arc<LookupChannel>,
     permit: LookupPermit,
 }
 
@@ -139,14 +139,14 @@ impl LookupTask {
     /// that no permit is left.
     pub(super) fn new(
         resolver_state: &Arc<SharedResolverState>,
-        name: &str,
-        channel: Arc<LookupChannel>,
+        host_name: &str,
+        lookup_channel: Arc<LookupChannel>,
     ) -> Self {
         let permits = Arc::clone(&resolver_state.lookup_permits);
         Self {
             resolver_state: Arc::clone(resolver_state),
-            name: name.into(),
-            channel,
+            host_name: host_name.into(),
+            lookup_channel,
             permit: match permits.try_acquire_owned() {
                 Ok(permit) => LookupPermit::Granted(permit),
                 Err(_) => LookupPermit::Waiting(WaitingLookupGuard::new(resolver_state)),
@@ -158,14 +158,14 @@ impl LookupTask {
     pub(super) async fn look_up_and_cache(self) {
         let Self {
             resolver_state,
-            name,
-            channel,
+            host_name,
+            lookup_channel,
             permit,
         } = self;
         let context = LookupContext {
             resolver_state: &resolver_state,
-            name: &name,
-            channel: &channel,
+            host_name: &host_name,
+            lookup_channel: &lookup_channel,
         };
         let permit = match permit {
             LookupPermit::Granted(permit) => permit,
@@ -179,7 +179,7 @@ impl LookupTask {
                 permit
             }
         };
-        channel.has_permit.send_replace(true);
+        lookup_channel.has_permit.send_replace(true);
         let Some(addresses) = context.resolve(permit).await else {
             return;
         };
@@ -190,8 +190,10 @@ impl LookupTask {
             }
             Ok(addresses.into())
         });
-        resolver_state.cache_result(&name, &result);
-        channel.state.send_replace(LookupState::Finished(result));
+        resolver_state.cache_result(&host_name, &result);
+        lookup_channel
+            .state
+            .send_replace(LookupState::Finished(result));
     }
 }
 
@@ -199,8 +201,8 @@ impl LookupTask {
 #[derive(Clone, Copy)]
 struct LookupContext<'a> {
     resolver_state: &'a SharedResolverState,
-    name: &'a str,
-    channel: &'a Arc<LookupChannel>,
+    host_name: &'a str,
+    lookup_channel: &'a Arc<LookupChannel>,
 }
 
 impl LookupContext<'_> {
@@ -221,8 +223,8 @@ impl LookupContext<'_> {
         resolver: &dyn Resolve,
         permit: OwnedSemaphorePermit,
     ) -> Option<Result<Vec<SocketAddr>, LookupError>> {
-        self.channel.state.send_replace(LookupState::Running);
-        let mut addresses = pin!(call_user_resolver(resolver, self.name));
+        self.lookup_channel.state.send_replace(LookupState::Running);
+        let mut addresses = pin!(call_user_resolver(resolver, self.host_name));
         if let Ok(addresses) = timeout(MAX_PERMIT_HOLD_TIME, addresses.as_mut()).await {
             return Some(addresses);
         }
@@ -235,15 +237,15 @@ impl LookupContext<'_> {
         permit: OwnedSemaphorePermit,
     ) -> Result<Vec<SocketAddr>, LookupError> {
         // Names under `.invalid` never exist and should not be looked up (RFC 6761 §6.4).
-        let absolute = self.name.strip_suffix('.').unwrap_or(self.name);
+        let absolute = self.host_name.strip_suffix('.').unwrap_or(self.host_name);
         if absolute == "invalid" || absolute.ends_with(".invalid") {
             let error = io::Error::new(io::ErrorKind::NotFound, "no name under .invalid exists");
             return Err(error.into());
         }
-        let name: Box<str> = self.name.into();
+        let name: Box<str> = self.host_name.into();
         // A weak reference: if the task of the lookup is lost, the channel closes although the
         // thread still runs.
-        let channel = Arc::downgrade(self.channel);
+        let channel = Arc::downgrade(self.lookup_channel);
         let lookup = spawn_blocking(move || -> io::Result<Vec<SocketAddr>> {
             let _permit = permit;
             // The lookup counts as running from here on. Before, the closure may have waited for a
@@ -262,10 +264,10 @@ impl LookupContext<'_> {
     async fn wait_unless_abandoned<F: Future + Unpin>(self, mut future: F) -> Option<F::Output> {
         let mut abandoned = pin!(async {
             loop {
-                self.channel.state.closed().await;
+                self.lookup_channel.state.closed().await;
                 if self
                     .resolver_state
-                    .remove_lookup_if_abandoned(self.name, self.channel)
+                    .remove_lookup_if_abandoned(self.host_name, self.lookup_channel)
                 {
                     return;
                 }

@@ -36,7 +36,7 @@ fn resolver(source: impl Resolve) -> Arc<Resolver> {
     }))
 }
 
-async fn look_up(resolver: &Resolver, name: &str) -> Result<Addresses, Error> {
+async fn look_up(resolver: &Resolver, name: &str) -> Result<ResolvedAddresses, Error> {
     let clock = HopClock::new(Instant::now());
     resolver.look_up(name, &clock).await
 }
