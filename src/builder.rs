@@ -31,7 +31,7 @@ use crate::request::Request;
 use crate::wire;
 use parent_fetcher::ParentFetcher;
 
-const DEFAULT_MAX_BODY_SIZE: u64 = 32 << 20;
+const DEFAULT_MAX_BODY_BYTES: u64 = 32 << 20;
 const DEFAULT_MAX_REDIRECTS: u32 = 10;
 const DEFAULT_USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("fanout/", env!("CARGO_PKG_VERSION")));
@@ -63,52 +63,52 @@ const DEFAULT_USER_AGENT: HeaderValue =
 #[must_use = "a builder does nothing until `build`"]
 pub struct FetcherBuilder {
     limit_settings: LimitSettings,
-    limit_by: Option<LimitByFn>,
-    key_limits: Vec<(String, KeyLimits)>,
+    limit_by_fn: Option<LimitByFn>,
+    limits_by_key: Vec<(String, KeyLimits)>,
     host_fn: Option<Arc<HostFn>>,
     breaker: Breaker,
     retry: Retry,
     retry_budget: RetryBudget,
     timeouts: Timeouts,
-    request_timeout: Option<Duration>,
-    max_body_size: u64,
+    default_attempt_timeout: Option<Duration>,
+    max_body_bytes: u64,
     decode_content: bool,
     respect_rate_limit_headers: bool,
     max_redirects: u32,
     redirect_policy: RedirectPolicy,
     https_only: bool,
     allowed_ports: Option<Box<[u16]>>,
-    /// With `None`, the proxies of the environment variables are used.
+    /// The proxies set by the user. `None`: the proxies of the environment variables are used.
     proxies: Option<Vec<Proxy>>,
     user_agent: Option<HeaderValue>,
     default_headers: HeaderMap,
-    /// The origins passed to `host`, each with its settings. `build` parses the origins.
-    hosts: Vec<(String, Host)>,
+    /// The settings of single hosts, by origin as passed to `host`. `build` parses the origins.
+    host_settings_by_origin: Vec<(String, Host)>,
     cookie_jar: CookieJar,
     wire_config: wire::WireConfig,
     transport_service: Option<TransportService>,
-    /// The Fetcher with which the new Fetcher shares connections and limits. `None` if the builder
-    /// is not for a sibling.
+    /// The Fetcher with which the new Fetcher shares connections and limits. `None` unless the new
+    /// Fetcher is a sibling.
     parent_fetcher: Option<ParentFetcher>,
-    /// The name of the first setter that changed a setting that siblings share.
-    first_shared_setting: Option<&'static str>,
-    /// The error of the first invalid value, which `build` returns.
-    first_error: Option<Error>,
+    /// The name of the first called setter of a setting that siblings share.
+    first_changed_shared_setting: Option<&'static str>,
+    /// The error of the first invalid setting. `build` returns this error.
+    first_setting_error: Option<Error>,
 }
 
 impl Default for FetcherBuilder {
     fn default() -> Self {
         Self {
             limit_settings: LimitSettings::default(),
-            limit_by: None,
-            key_limits: Vec::new(),
+            limit_by_fn: None,
+            limits_by_key: Vec::new(),
             host_fn: None,
             breaker: Breaker::default(),
             retry: Retry::default(),
             retry_budget: RetryBudget::default(),
             timeouts: Timeouts::default(),
-            request_timeout: None,
-            max_body_size: DEFAULT_MAX_BODY_SIZE,
+            default_attempt_timeout: None,
+            max_body_bytes: DEFAULT_MAX_BODY_BYTES,
             decode_content: true,
             respect_rate_limit_headers: true,
             max_redirects: DEFAULT_MAX_REDIRECTS,
@@ -118,30 +118,30 @@ impl Default for FetcherBuilder {
             proxies: None,
             user_agent: Some(DEFAULT_USER_AGENT),
             default_headers: HeaderMap::new(),
-            hosts: Vec::new(),
+            host_settings_by_origin: Vec::new(),
             cookie_jar: CookieJar::default(),
             wire_config: wire::WireConfig::default(),
             transport_service: None,
             parent_fetcher: None,
-            first_shared_setting: None,
-            first_error: None,
+            first_changed_shared_setting: None,
+            first_setting_error: None,
         }
     }
 }
 
 impl FetcherBuilder {
-    /// Stores an error for [`build`](Self::build) to return, unless an earlier error is stored.
-    fn record_error(&mut self, error: Error) {
-        self.first_error.get_or_insert(error);
+    /// Stores an error for [`build`](Self::build) to return. Keeps only the first error.
+    fn record_setting_error(&mut self, error: Error) {
+        self.first_setting_error.get_or_insert(error);
     }
 }
 
-/// Shows neither header values nor the userinfo of an origin, nor the values of its query.
+/// The `Debug` output hides header values, userinfo in origins, and the values of URL queries.
 impl fmt::Debug for FetcherBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let redacted = |text| RedactedUrl(Request::get(text).build().url_str()).to_string();
         let hosts: Vec<_> = self
-            .hosts
+            .host_settings_by_origin
             .iter()
             .map(|(text, host)| (redacted(text), host))
             .collect();
@@ -157,8 +157,8 @@ impl fmt::Debug for FetcherBuilder {
             .field("retry", &self.retry)
             .field("retry_budget", &self.retry_budget)
             .field("timeouts", &self.timeouts)
-            .field("request_timeout", &self.request_timeout)
-            .field("max_body_size", &self.max_body_size)
+            .field("request_timeout", &self.default_attempt_timeout)
+            .field("max_body_size", &self.max_body_bytes)
             .field("decode_content", &self.decode_content)
             .field("hosts", &hosts)
             .finish_non_exhaustive()

@@ -16,7 +16,7 @@ use crate::response_body::{BufferPool, accept_encoding};
 use crate::schedule::LaneLimits;
 use crate::wire::{self, Wire};
 
-/// The concurrency of a batch if neither the batch nor its Fetcher sets a concurrency.
+/// The concurrency of a batch if neither the batch nor the Fetcher sets a concurrency.
 const DEFAULT_BATCH_CONCURRENCY: usize = 100;
 
 impl FetcherBuilder {
@@ -28,71 +28,76 @@ impl FetcherBuilder {
     /// [sibling](Fetcher::to_builder), also returns an error if a setting that siblings share was
     /// set.
     pub fn build(mut self) -> Result<Fetcher> {
-        if let Some(error) = self.first_error.take() {
+        if let Some(error) = self.first_setting_error.take() {
             return Err(error);
         }
-        self.select_proxies();
-        self.check_proxies()?;
-        self.check_shared_settings()?;
+        self.apply_set_or_environment_proxies();
+        self.reject_proxies_with_address_filter()?;
+        self.reject_changed_shared_settings()?;
         let tables = self.build_host_tables()?;
         Ok(self.assemble_fetcher(tables))
     }
 
-    /// Builds a Fetcher with the default settings. It cannot fail, because no setting can be
-    /// invalid.
+    /// Builds a Fetcher with default settings. Cannot fail, because defaults are valid.
     pub(crate) fn build_default(mut self) -> Fetcher {
-        self.select_proxies();
+        self.apply_set_or_environment_proxies();
         self.assemble_fetcher(HostTables::default())
     }
 
     fn build_host_tables(&mut self) -> Result<HostTables> {
         let per_host = self.default_lane_limits();
-        let mut tables = self.inherited_host_tables();
-        for (text, host) in std::mem::take(&mut self.hosts) {
+        let mut tables = self.host_tables_of_parent();
+        for (text, host) in std::mem::take(&mut self.host_settings_by_origin) {
             let origin = parse_origin(&text)?;
-            if let Some(reason) = &host.header_error {
-                return Err(invalid_setting(format!("for host {origin}: {reason}")));
+            if let Some(reason) = &host.first_header_error {
+                return Err(invalid_setting_error(format!(
+                    "for host {origin}: {reason}"
+                )));
             }
             if host.headers.contains_key(PROXY_AUTHORIZATION) {
-                return Err(invalid_setting(format!(
+                return Err(invalid_setting_error(format!(
                     "for host {origin}: set `proxy-authorization` in the URL of the `Proxy`"
                 )));
             }
             if tables.limits_by_origin.contains_key(&origin) {
-                return Err(invalid_setting(format!("the host {origin} was set twice")));
+                return Err(invalid_setting_error(format!(
+                    "the host {origin} was set twice"
+                )));
             }
-            if self.parent_fetcher.is_some() && host.has_limits() {
+            if self.parent_fetcher.is_some() && host.sets_any_limit() {
                 let setting = format!("the limits of the host {origin} are");
                 return Err(sibling::shared_setting_error(&setting));
             }
             if host.token_source.is_some() && host.headers.contains_key(AUTHORIZATION) {
-                return Err(invalid_setting(format!(
+                return Err(invalid_setting_error(format!(
                     "the host {origin} has both a token source and an `authorization`"
                 )));
             }
             let limits = per_host.with_host_settings(&host);
             tables.limits_by_origin.insert(origin.clone(), limits);
             let max_token_fetch_time = self.timeouts.total;
-            tables
-                .token_cells
-                .set_token_source(&origin, host.token_source, max_token_fetch_time);
+            tables.token_cells_by_origin.set_token_source(
+                &origin,
+                host.token_source,
+                max_token_fetch_time,
+            );
             tables.headers_by_origin.insert(origin, host.headers);
         }
-        self.add_key_limits(&mut tables, per_host)?;
+        self.add_limits_by_key(&mut tables, per_host)?;
         Ok(tables)
     }
 
-    fn add_key_limits(&self, tables: &mut HostTables, per_host: LaneLimits) -> Result<()> {
-        if self.limit_by.is_none() && !self.key_limits.is_empty() {
+    fn add_limits_by_key(&self, tables: &mut HostTables, per_host: LaneLimits) -> Result<()> {
+        if self.limit_by_fn.is_none() && !self.limits_by_key.is_empty() {
             let reason = "`limits_for` requires `limit_by`, which selects the keys";
-            return Err(invalid_setting(reason.into()));
+            return Err(invalid_setting_error(reason.into()));
         }
-        for (key, key_limits) in &self.key_limits {
+        for (key, key_limits) in &self.limits_by_key {
             let limits = per_host.with_key_limits(key_limits);
             let limits_by_key = &mut tables.limits_by_key;
             if limits_by_key.insert(key.as_str().into(), limits).is_some() {
                 let reason = format!("the limits for the key `{key}` were set twice");
-                return Err(invalid_setting(reason));
+                return Err(invalid_setting_error(reason));
             }
         }
         Ok(())
@@ -122,12 +127,12 @@ impl FetcherBuilder {
         let request_settings = RequestSettings {
             exchange_settings: ExchangeSettings {
                 default_headers,
-                max_body_size: self.max_body_size,
+                max_body_size: self.max_body_bytes,
                 decodes_content: self.decode_content,
                 respect_rate_limit_headers: self.respect_rate_limit_headers,
                 buffer_pool: BufferPool::default(),
             },
-            token_cells: tables.token_cells,
+            token_cells: tables.token_cells_by_origin,
             max_redirects: self.max_redirects,
             redirect_policy: self.redirect_policy,
             https_only: self.https_only,
@@ -137,7 +142,7 @@ impl FetcherBuilder {
             request_settings: Arc::new(request_settings),
             retry: self.retry,
             timeouts: self.timeouts,
-            default_attempt_timeout: self.request_timeout,
+            default_attempt_timeout: self.default_attempt_timeout,
             deadline: None,
             body_handler: None,
             body_budget: None,
@@ -153,13 +158,12 @@ impl FetcherBuilder {
             limits_by_origin: tables.limits_by_origin,
             limits_by_key: tables.limits_by_key,
             host_fn: self.host_fn,
-            limit_by: self.limit_by,
+            limit_by: self.limit_by_fn,
             default_batch_concurrency: concurrency.unwrap_or(DEFAULT_BATCH_CONCURRENCY),
             max_sockets: None,
         };
         let transport = match self.transport_service {
-            // A service in place of the network opens no sockets, so the limit on open files does
-            // not apply.
+            // A service opens no sockets, so the limit on open files does not apply.
             Some(service) => Transport::Service(service),
             None => {
                 let max_sockets = wire::default_socket_limit();
@@ -185,15 +189,14 @@ pub(super) fn parse_origin(text: &str) -> Result<Box<str>> {
     let request = Request::get(text).build();
     let url: &Url = request.url_if_sendable()?;
     let has_more = url.path() != "/" || url.query().is_some() || url.fragment().is_some();
-    // `Request::get` removes userinfo from the URL and adds it as a header, so a header means that
-    // `text` had userinfo.
+    // `Request::get` turns userinfo into a header, so a header means that `text` has userinfo.
     if has_more || !request.headers().is_empty() {
         let reason = format!("a host is named by its origin alone, here {}", origin(url));
-        return Err(invalid_setting(reason));
+        return Err(invalid_setting_error(reason));
     }
     Ok(origin(url).into())
 }
 
-fn invalid_setting(reason: String) -> Error {
+fn invalid_setting_error(reason: String) -> Error {
     Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason)
 }

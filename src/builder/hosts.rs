@@ -23,7 +23,7 @@ impl FetcherBuilder {
     /// [`build`](Self::build) returns an error if `origin` is not a URL that ends after the port,
     /// if the origin was already set, or if a header is invalid or is `Proxy-Authorization`.
     pub fn host(mut self, origin: impl Into<String>, host: Host) -> Self {
-        self.hosts.push((origin.into(), host));
+        self.host_settings_by_origin.push((origin.into(), host));
         self
     }
 
@@ -64,7 +64,7 @@ impl FetcherBuilder {
     where
         F: Fn(&str) -> Option<Host> + Send + Sync + 'static,
     {
-        self.record_shared_setting("host_fn");
+        self.record_change_of_shared_setting("host_fn");
         self.host_fn = Some(HostFn::new(host));
         self
     }

@@ -20,7 +20,7 @@ impl FetcherBuilder {
     /// Panics if `limit` is 0.
     #[track_caller]
     pub fn concurrency(mut self, limit: usize) -> Self {
-        self.record_shared_setting("concurrency");
+        self.record_change_of_shared_setting("concurrency");
         self.limit_settings.set_concurrency(limit);
         self
     }
@@ -28,7 +28,7 @@ impl FetcherBuilder {
     /// Limits how often requests of all batches and single fetches together start, retries
     /// included. Default: no limit.
     pub fn rate(mut self, rate: Rate) -> Self {
-        self.record_shared_setting("rate");
+        self.record_change_of_shared_setting("rate");
         self.limit_settings.rate = Some(rate);
         self
     }
@@ -43,14 +43,14 @@ impl FetcherBuilder {
     /// Panics if `limit` is 0.
     #[track_caller]
     pub fn concurrency_per_host(mut self, limit: impl Into<Concurrency>) -> Self {
-        self.record_shared_setting("concurrency_per_host");
+        self.record_change_of_shared_setting("concurrency_per_host");
         self.limit_settings.set_concurrency_per_host(limit.into());
         self
     }
 
     /// Limits how often requests to one host start, retries included. Default: no limit.
     pub fn rate_per_host(mut self, rate: Rate) -> Self {
-        self.record_shared_setting("rate_per_host");
+        self.record_change_of_shared_setting("rate_per_host");
         self.limit_settings.rate_per_host = Some(rate);
         self
     }
@@ -63,11 +63,11 @@ impl FetcherBuilder {
     /// older drafts, and the common `X-RateLimit-Remaining` and `X-RateLimit-Reset`, with the reset
     /// as a number of seconds or a point in time. Malformed values are ignored.
     ///
-    /// Nothing is slowed while the remaining quota covers all queued requests to the host.
+    /// If the remaining quota covers all queued requests to the host, no request is delayed.
     /// Otherwise the remaining requests are spread over the time until the reset, and with no quota
-    /// left the host is paused. After the reset, one request is sent alone, for up to 2 s, to learn
-    /// the new quota. A pause lasts 5 min at most. If a server reports the reset in whole seconds,
-    /// up to 1 s per rate-limit window may be lost.
+    /// left, the host is paused. After the reset, one request is sent alone, for up to 2 s, to
+    /// learn the new quota. A pause lasts 5 min at most. If a server reports the reset in whole
+    /// seconds, up to 1 s per rate-limit window may be lost.
     ///
     /// The quota applies to the whole host. If a server has separate quotas, separate its requests
     /// with [`limit_by`](Self::limit_by).
@@ -80,10 +80,10 @@ impl FetcherBuilder {
     /// request: requests for which `key` returns the same value share a lane. Default: one lane per
     /// origin (scheme, host and port).
     ///
-    /// The function is called once for each request, when it is queued. A panic in it becomes that
-    /// request's [`ErrorKind::Panicked`]. The limits of a [`host`](Self::host) apply to the key
-    /// that equals its origin. There is no [breaker](Self::breaker), because requests with one key
-    /// may go to several hosts.
+    /// The function is called once for each request, when the request is queued. If the function
+    /// panics, the request fails with [`ErrorKind::Panicked`]. The limits of a [`host`](Self::host)
+    /// apply to the key that equals the origin of the host. There are no [breakers](Self::breaker),
+    /// because requests with one key may go to several hosts.
     ///
     /// ```
     /// # fn main() -> fanout::Result<()> {
@@ -101,8 +101,8 @@ impl FetcherBuilder {
         F: Fn(&Request) -> K + Send + Sync + 'static,
         K: Into<String>,
     {
-        self.record_shared_setting("limit_by");
-        self.limit_by = Some(Arc::new(move |request| key(request).into()));
+        self.record_change_of_shared_setting("limit_by");
+        self.limit_by_fn = Some(Arc::new(move |request| key(request).into()));
         self
     }
 
@@ -135,8 +135,8 @@ impl FetcherBuilder {
     /// # }
     /// ```
     pub fn limits_for(mut self, key: impl Into<String>, limits: KeyLimits) -> Self {
-        self.record_shared_setting("limits_for");
-        self.key_limits.push((key.into(), limits));
+        self.record_change_of_shared_setting("limits_for");
+        self.limits_by_key.push((key.into(), limits));
         self
     }
 
@@ -144,7 +144,7 @@ impl FetcherBuilder {
     /// Default: [`Breaker::default`], 5 consecutive failures and 15 s. [`Breaker::off`] disables
     /// the breaker. A [`Host`](crate::Host) can have its own breaker.
     pub fn breaker(mut self, breaker: Breaker) -> Self {
-        self.record_shared_setting("breaker");
+        self.record_change_of_shared_setting("breaker");
         self.breaker = breaker;
         self
     }
@@ -156,7 +156,7 @@ impl FetcherBuilder {
     /// All batches and single fetches share one budget per host, including those with their own
     /// [`retry`](crate::Batch::retry).
     pub fn retry_budget(mut self, budget: RetryBudget) -> Self {
-        self.record_shared_setting("retry_budget");
+        self.record_change_of_shared_setting("retry_budget");
         self.retry_budget = budget;
         self
     }

@@ -24,8 +24,9 @@ impl FetcherBuilder {
     /// ready, the exchange counts as connecting.
     ///
     /// If the service returns an [`Error`], the attempt fails with that error, which simulates
-    /// network faults. If the kind occurs only before sending, as [`ErrorKind::Connect`] does, the
-    /// request counts as not sent. Any other error becomes [`ErrorKind::Transport`].
+    /// network faults. An error of a kind that occurs only before sending, such as
+    /// [`ErrorKind::Connect`], means that the request was not sent. Any other error becomes
+    /// [`ErrorKind::Transport`].
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -47,7 +48,7 @@ impl FetcherBuilder {
         B: http_body::Body + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        self.record_shared_setting("transport");
+        self.record_change_of_shared_setting("transport");
         self.transport_service = Some(TransportService::new(service));
         self
     }
@@ -55,7 +56,7 @@ impl FetcherBuilder {
     /// Sets how long an idle connection stays open. Default: 15 s. If the server's `Keep-Alive`
     /// header announces a shorter time, the shorter time applies.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.record_shared_setting("idle_timeout");
+        self.record_change_of_shared_setting("idle_timeout");
         self.wire_config.idle_timeout = timeout;
         self
     }
@@ -99,15 +100,15 @@ impl FetcherBuilder {
     ///
     /// # Errors
     ///
-    /// [`build`](Self::build) returns an error if a proxy is set with [`proxy`](Self::proxy) or in
-    /// the environment.
+    /// [`build`](Self::build) returns an error if a proxy is set, with [`proxy`](Self::proxy) or in
+    /// an environment variable.
     pub fn public_addresses_only(mut self, enabled: bool) -> Self {
-        self.record_shared_setting("public_addresses_only");
+        self.record_change_of_shared_setting("public_addresses_only");
         self.wire_config.address_filter = enabled.then_some(wire::is_public as wire::AddressFilter);
         self
     }
 
-    /// Replaces, in tests, the function that decides whether an address is public.
+    /// Replaces the function that decides whether an address is public. For tests.
     #[cfg(test)]
     pub(crate) fn address_filter(mut self, address_filter: wire::AddressFilter) -> Self {
         self.wire_config.address_filter = Some(address_filter);
@@ -129,7 +130,7 @@ impl FetcherBuilder {
     /// A connection is reused only for requests through the same proxy with the same proxy
     /// credentials.
     pub fn proxy(mut self, proxy: Proxy) -> Self {
-        self.record_shared_setting("proxy");
+        self.record_change_of_shared_setting("proxy");
         self.proxies.get_or_insert_default().push(proxy);
         self
     }
@@ -137,19 +138,19 @@ impl FetcherBuilder {
     /// Uses no proxy, and ignores the proxies of the environment. Default: the proxies of the
     /// environment.
     pub fn no_proxy(mut self) -> Self {
-        self.record_shared_setting("no_proxy");
+        self.record_change_of_shared_setting("no_proxy");
         self.proxies = Some(Vec::new());
         self
     }
 
     /// Resolves host names with `resolver`. Default: the system's resolver.
     ///
-    /// As with the system's resolver, concurrent lookups of one name are merged, and addresses are
-    /// [cached](Self::dns_cache_ttl). At most 128 lookups run at once; lookups that take longer
-    /// than half a second are not counted. A request that waits for its lookup to begin holds no
-    /// slot, and no timeout runs.
+    /// Concurrent lookups of one name are merged, and addresses are [cached](Self::dns_cache_ttl),
+    /// as with the system's resolver. At most 128 lookups run at once; lookups that take longer
+    /// than half a second are not counted. While a request waits for its lookup to begin, the
+    /// request holds no slot and no timeout runs.
     pub fn resolver(mut self, resolver: impl Resolve) -> Self {
-        self.record_shared_setting("resolver");
+        self.record_change_of_shared_setting("resolver");
         self.wire_config.dns_config.user_resolver = Some(Arc::new(resolver));
         self
     }
@@ -161,7 +162,7 @@ impl FetcherBuilder {
     /// cached. If no connection to any address of a name succeeds, the name is removed from the
     /// cache. The cache holds at most 4,096 names.
     pub fn dns_cache_ttl(mut self, ttl: Duration) -> Self {
-        self.record_shared_setting("dns_cache_ttl");
+        self.record_change_of_shared_setting("dns_cache_ttl");
         self.wire_config.dns_config.cache_ttl = ttl;
         self
     }
@@ -169,9 +170,9 @@ impl FetcherBuilder {
     /// Uses HTTP/1.1 only. Default: HTTP/2 if the server selects it in the TLS handshake (ALPN),
     /// else HTTP/1.1.
     ///
-    /// Of `http1_only` and `http2_prior_knowledge`, the method called last applies.
+    /// If both `http1_only` and `http2_prior_knowledge` are called, the last call applies.
     pub fn http1_only(mut self) -> Self {
-        self.record_shared_setting("http1_only");
+        self.record_change_of_shared_setting("http1_only");
         self.wire_config.http_version_policy = HttpVersionPolicy::Http1Only;
         self
     }
@@ -190,7 +191,7 @@ impl FetcherBuilder {
     /// ```
     #[cfg(feature = "http2")]
     pub fn http2_prior_knowledge(mut self) -> Self {
-        self.record_shared_setting("http2_prior_knowledge");
+        self.record_change_of_shared_setting("http2_prior_knowledge");
         self.wire_config.http_version_policy = HttpVersionPolicy::PriorKnowledge;
         self
     }
@@ -205,9 +206,9 @@ impl FetcherBuilder {
     /// malformed certificate.
     #[cfg(feature = "tls")]
     pub fn add_root_certificates(mut self, certificates: impl AsRef<[u8]>) -> Self {
-        self.record_shared_setting("add_root_certificates");
+        self.record_change_of_shared_setting("add_root_certificates");
         if let Err(error) = self.wire_config.tls_config.add_roots(certificates.as_ref()) {
-            self.record_error(error);
+            self.record_setting_error(error);
         }
         self
     }
@@ -239,7 +240,7 @@ impl FetcherBuilder {
         certificates: impl AsRef<[u8]>,
         key: impl AsRef<[u8]>,
     ) -> Self {
-        self.record_shared_setting("client_certificate");
+        self.record_change_of_shared_setting("client_certificate");
         let (certificates, key) = (certificates.as_ref(), key.as_ref());
         let added = parse_origin(origin.as_ref()).and_then(|origin| {
             self.wire_config
@@ -247,7 +248,7 @@ impl FetcherBuilder {
                 .add_identity(origin, certificates, key)
         });
         if let Err(error) = added {
-            self.record_error(error);
+            self.record_setting_error(error);
         }
         self
     }
@@ -262,7 +263,7 @@ impl FetcherBuilder {
     /// certificate of a proxy is still verified.
     #[cfg(feature = "tls")]
     pub fn danger_accept_invalid_certificates(mut self, accept: bool) -> Self {
-        self.record_shared_setting("danger_accept_invalid_certificates");
+        self.record_change_of_shared_setting("danger_accept_invalid_certificates");
         self.wire_config.tls_config.accept_any_certificate = accept;
         self
     }
@@ -275,13 +276,13 @@ impl FetcherBuilder {
     /// change all data, credentials included. The certificate of a proxy is still verified.
     #[cfg(feature = "tls")]
     pub fn danger_accept_invalid_host_names(mut self, accept: bool) -> Self {
-        self.record_shared_setting("danger_accept_invalid_host_names");
+        self.record_change_of_shared_setting("danger_accept_invalid_host_names");
         self.wire_config.tls_config.accept_any_host_name = accept;
         self
     }
 
-    /// Uses the proxies of the environment if no proxy setting was made.
-    pub(super) fn select_proxies(&mut self) {
+    /// Passes the proxies that are set to the wire, or else the proxies of the environment.
+    pub(super) fn apply_set_or_environment_proxies(&mut self) {
         self.wire_config.proxies = match self.proxies.take() {
             Some(list) => Proxies::from(list),
             // A transport service needs no proxy, and a sibling uses the proxies of its parent.
@@ -292,7 +293,7 @@ impl FetcherBuilder {
         };
     }
 
-    pub(super) fn check_proxies(&self) -> Result<()> {
+    pub(super) fn reject_proxies_with_address_filter(&self) -> Result<()> {
         if self.wire_config.address_filter.is_some() && !self.wire_config.proxies.is_empty() {
             let reason =
                 "`public_addresses_only` cannot check addresses behind a proxy: set `no_proxy`";

@@ -45,30 +45,30 @@ impl FetcherBuilder {
     /// # }
     /// ```
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.request_timeout = Some(timeout);
+        self.default_attempt_timeout = Some(timeout);
         self
     }
 
     /// Limits the size of a response body kept in memory, in bytes. A request with a larger
     /// response body fails with [`ErrorKind::BodyTooLarge`]. Default: 32 MiB (33,554,432 bytes).
     ///
-    /// For a body with a `Content-Encoding`, the decoded size counts. Decoding uses no more memory
-    /// than this limit plus 8 MiB. A body that was compressed with a window of several MiB may
-    /// therefore be refused although it is smaller than the limit, by up to the size of the window.
+    /// For a body with a `Content-Encoding`, the limit applies to the decoded size. Decoding uses
+    /// at most 8 MiB of memory in addition to this limit. If a body was compressed with a window of
+    /// several MiB, the limit on the body may be lower by up to the size of the window.
     pub fn max_body_size(mut self, bytes: u64) -> Self {
-        self.max_body_size = bytes;
+        self.max_body_bytes = bytes;
         self
     }
 
     /// Sets whether bodies that have a `Content-Encoding` are decoded. Default: `true`. With
     /// `false`, bodies are returned encoded, as received. A request can have [its own
-    /// setting](crate::RequestBuilder::decode_content), and one with
-    /// [`save_to`](crate::RequestBuilder::save_to) has: its body is saved as received.
+    /// setting](crate::RequestBuilder::decode_content). A body that is [saved to a
+    /// file](crate::RequestBuilder::save_to) is saved as received.
     ///
-    /// The codings are those of the features `gzip`, `deflate` and `brotli`, which are enabled by
-    /// default, and `zstd`. Requests list them in `Accept-Encoding`, except a request with a
-    /// `Range`. An `Accept-Encoding` that is set on the request or as a default header is sent in
-    /// place of that list, and the response is still decoded.
+    /// The features `gzip`, `deflate` and `brotli`, which are enabled by default, and `zstd`
+    /// determine which codings are decoded. Requests list these codings in `Accept-Encoding`,
+    /// except requests with a `Range`. If `Accept-Encoding` is set on the request or as a default
+    /// header, that value is sent instead, and the response is still decoded.
     ///
     /// A decoded response has no `Content-Encoding` and no `Content-Length`, since both describe
     /// the encoded body. A request fails with [`ErrorKind::ContentEncoding`] if the encoded data is
@@ -85,10 +85,10 @@ impl FetcherBuilder {
     /// with [`ErrorKind::Redirect`]. Default: 10 redirects. With 0, the response that redirects is
     /// the result. A request can have [its own limit](crate::RequestBuilder::max_redirects).
     ///
-    /// A redirect continues the same attempt with another request, which is queued: the limits of
-    /// its host apply, and it holds no concurrency slot while it is queued.
+    /// A redirect continues the same attempt with another request. This request is queued under the
+    /// limits of its own host, and holds no concurrency slot while it is queued.
     ///
-    /// If the origin changes, credentials are removed from this and all later requests of the
+    /// If a redirect changes the origin, credentials are removed from all later requests of the
     /// attempt: `Authorization`, `Cookie`, headers marked sensitive, and headers with names such as
     /// `X-Api-Key`.
     pub fn max_redirects(mut self, redirects: u32) -> Self {
@@ -148,7 +148,9 @@ impl FetcherBuilder {
             Ok(value) => self.user_agent = Some(value).filter(|value| !value.is_empty()),
             Err(error) => {
                 let error = Error::new(ErrorKind::InvalidRequest, error);
-                self.record_error(error.with_detail("the user agent is not a valid header value"));
+                self.record_setting_error(
+                    error.with_detail("the user agent is not a valid header value"),
+                );
             }
         }
         self
@@ -172,12 +174,12 @@ impl FetcherBuilder {
                 let reason = format!(
                     "a default `{name}` would be sent to every host; set it with `host` instead"
                 );
-                self.record_error(invalid(reason.into()));
+                self.record_setting_error(invalid(reason.into()));
             }
             Ok((name, value)) => {
                 self.default_headers.insert(name, value);
             }
-            Err(reason) => self.record_error(invalid(reason)),
+            Err(reason) => self.record_setting_error(invalid(reason)),
         }
         self
     }

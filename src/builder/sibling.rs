@@ -10,8 +10,8 @@ use crate::engine::{Engine, JobOptions};
 use crate::error::{Error, ErrorKind, Result};
 
 impl FetcherBuilder {
-    /// Creates a builder for a sibling, with the parent's values of all settings that a sibling can
-    /// change. Setting any other setting is an error, which `build` returns.
+    /// Creates a builder for a sibling. Settings that a sibling can change have the values of the
+    /// parent. If another setting is changed, `build` returns an error.
     pub(crate) fn new_for_sibling(engine: &Arc<Engine>, options: &JobOptions) -> Self {
         let settings = &options.request_settings;
         let exchange = &settings.exchange_settings;
@@ -19,8 +19,8 @@ impl FetcherBuilder {
         Self {
             retry: options.retry.clone(),
             timeouts: options.timeouts.clone(),
-            request_timeout: options.default_attempt_timeout,
-            max_body_size: exchange.max_body_size,
+            default_attempt_timeout: options.default_attempt_timeout,
+            max_body_bytes: exchange.max_body_size,
             decode_content: exchange.decodes_content,
             respect_rate_limit_headers: exchange.respect_rate_limit_headers,
             max_redirects: settings.max_redirects,
@@ -39,13 +39,13 @@ impl FetcherBuilder {
         }
     }
 
-    /// Records that `setting`, which siblings share, was set.
-    pub(super) fn record_shared_setting(&mut self, setting: &'static str) {
-        self.first_shared_setting.get_or_insert(setting);
+    /// Records that a setting that siblings share was changed. `setting` is the name of the setter.
+    pub(super) fn record_change_of_shared_setting(&mut self, setting: &'static str) {
+        self.first_changed_shared_setting.get_or_insert(setting);
     }
 
-    pub(super) fn check_shared_settings(&self) -> Result<()> {
-        match self.first_shared_setting {
+    pub(super) fn reject_changed_shared_settings(&self) -> Result<()> {
+        match self.first_changed_shared_setting {
             Some(setting) if self.parent_fetcher.is_some() => {
                 Err(shared_setting_error(&format!("`{setting}` is")))
             }
@@ -53,9 +53,9 @@ impl FetcherBuilder {
         }
     }
 
-    /// The headers and token sources that the parent has for its hosts. The limits of the hosts
-    /// stay in the engine, which siblings share.
-    pub(super) fn inherited_host_tables(&self) -> HostTables {
+    /// Returns the headers and token sources that the parent has for single hosts. Limits are not
+    /// copied, because siblings share the limits in the engine.
+    pub(super) fn host_tables_of_parent(&self) -> HostTables {
         match &self.parent_fetcher {
             None => HostTables::default(),
             Some(ParentFetcher {
@@ -68,14 +68,14 @@ impl FetcherBuilder {
                     .default_headers
                     .headers_by_origin
                     .clone(),
-                token_cells: request_settings.token_cells.clone(),
+                token_cells_by_origin: request_settings.token_cells.clone(),
             },
         }
     }
 }
 
-/// The error for setting a setting that siblings share. `setting` is the subject and verb of the
-/// message, for example "`concurrency` is".
+/// Returns the error for a changed setting that siblings share. `setting` is the subject and verb
+/// of the message, for example "`concurrency` is".
 pub(super) fn shared_setting_error(setting: &str) -> Error {
     let reason = format!("{setting} shared with the parent Fetcher: set it there");
     Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason)

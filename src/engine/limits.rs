@@ -139,9 +139,9 @@ impl LimitSettings {
 
 impl GateLimits {
     fn with_concurrency(self, concurrency: Concurrency) -> Self {
-        let bounds = concurrency.adaptive_bounds;
+        let bounds = concurrency.adaptive_min_and_max;
         Self {
-            concurrency: concurrency.initial,
+            concurrency: concurrency.fixed_or_initial_limit,
             adaptive_bounds: bounds.map(|(min, max)| ConcurrencyBounds {
                 min_limit: min,
                 max_limit: max,

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 /// A circuit breaker: stops sending to a host that cannot be reached.
 ///
-/// Repeated failures to connect to a host open its breaker. Nothing is sent to the host during the
-/// cooldown; its requests stay queued, and their timeouts do not run. After the cooldown one
-/// request is sent as a probe. If the host responds, with any status, the breaker closes and the
-/// queued requests start. If the probe cannot connect, another cooldown begins. If the host stays
-/// down for longer than [`max_wait`](Self::max_wait), its requests fail with
-/// [`ErrorKind::HostDown`](crate::ErrorKind::HostDown). So 10,000 URLs of a dead host fail within
-/// seconds, rather than after 10,000 timeouts. The defaults are 5 failures, a cooldown of 15 s and
-/// a maximum wait of 15 s.
+/// The breaker of a host opens after repeated failures to connect. During the following cooldown,
+/// nothing is sent to the host. Its requests stay queued, and their timeouts do not run. After the
+/// cooldown, one request is sent as a probe. If the host responds, with any status, the breaker
+/// closes and the queued requests start. If the probe cannot connect, another cooldown begins. If
+/// the host stays down for longer than [`max_wait`](Self::max_wait), its requests fail with
+/// [`ErrorKind::HostDown`](crate::ErrorKind::HostDown). 10,000 URLs of a dead host thus fail within
+/// seconds, not after 10,000 timeouts. The defaults are 5 failures, a cooldown of 15 s and a
+/// maximum wait of 15 s.
 ///
 /// These failures count: a failed name lookup, a refused or timed-out connection (any timeout on
 /// the wire), and a failed proxy. These do not count:
@@ -96,14 +96,16 @@ impl Breaker {
     /// Sets how long requests stay queued for a host that is down, counted from the first time its
     /// breaker opened during the outage. Default: 15 s.
     ///
-    /// If the current cooldown ends after the maximum wait, the queued requests fail at once with
-    /// [`ErrorKind::HostDown`](crate::ErrorKind::HostDown), or with the outcome of their last
-    /// attempt, if there was one. New requests fail in the same way, except that the first request
-    /// after each cooldown is sent as the probe. With the defaults, requests stay queued for the
-    /// first cooldown and its probe only. With a maximum wait of zero, requests are never queued.
+    /// If the current cooldown ends after the maximum wait, the queued requests fail at once. A
+    /// request that has had an attempt ends with the outcome of its last attempt, other requests
+    /// fail with [`ErrorKind::HostDown`](crate::ErrorKind::HostDown). New requests also fail at
+    /// once, except the first request after each cooldown, which is the probe. With the defaults,
+    /// requests stay queued only for the first cooldown and its probe. With a maximum wait of zero,
+    /// requests are never queued.
     ///
-    /// Requests of a batch whose [deadline](crate::Batch::deadline) passes before the cooldown ends
-    /// fail in the same way, as soon as no request is in flight that could close the breaker.
+    /// If the [deadline](crate::Batch::deadline) of a batch passes before the cooldown ends, the
+    /// requests of the batch fail in the same way. They fail only when no request that could close
+    /// the breaker is in flight.
     #[must_use]
     pub fn max_wait(self, max_wait: Duration) -> Self {
         Self { max_wait, ..self }

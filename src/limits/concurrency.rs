@@ -39,13 +39,13 @@
 #[derive(Copy, Clone, Debug, Eq, Hash, PartialEq)]
 #[must_use]
 pub struct Concurrency {
-    pub(crate) initial: usize,
-    /// The minimum and the maximum of an adaptive limit. `None` if the limit is fixed.
-    pub(crate) adaptive_bounds: Option<(usize, usize)>,
+    pub(crate) fixed_or_initial_limit: usize,
+    /// The minimum and maximum of an adaptive limit. `None` if the limit is fixed.
+    pub(crate) adaptive_min_and_max: Option<(usize, usize)>,
 }
 
-/// The default initial value of an adaptive limit, in requests.
-const DEFAULT_ADAPTIVE_INITIAL: usize = 8;
+/// The default initial value of an adaptive limit, in requests in flight.
+const DEFAULT_INITIAL_ADAPTIVE_LIMIT: usize = 8;
 
 impl Concurrency {
     /// A fixed limit.
@@ -66,8 +66,8 @@ impl Concurrency {
     /// maximum.
     pub fn adaptive() -> Self {
         Self {
-            initial: DEFAULT_ADAPTIVE_INITIAL,
-            adaptive_bounds: Some((1, usize::MAX)),
+            fixed_or_initial_limit: DEFAULT_INITIAL_ADAPTIVE_LIMIT,
+            adaptive_min_and_max: Some((1, usize::MAX)),
         }
     }
 
@@ -83,10 +83,10 @@ impl Concurrency {
             requests, 0,
             "a concurrency of zero would never start anything"
         );
-        if let Some((min, max)) = &mut self.adaptive_bounds {
+        if let Some((min, max)) = &mut self.adaptive_min_and_max {
             assert!(requests <= *max, "the minimum is greater than the maximum");
             *min = requests;
-            self.initial = self.initial.max(requests);
+            self.fixed_or_initial_limit = self.fixed_or_initial_limit.max(requests);
         }
         self
     }
@@ -103,10 +103,10 @@ impl Concurrency {
             requests, 0,
             "a concurrency of zero would never start anything"
         );
-        if let Some((min, max)) = &mut self.adaptive_bounds {
+        if let Some((min, max)) = &mut self.adaptive_min_and_max {
             assert!(requests >= *min, "the maximum is less than the minimum");
             *max = requests;
-            self.initial = self.initial.min(requests);
+            self.fixed_or_initial_limit = self.fixed_or_initial_limit.min(requests);
         }
         self
     }
@@ -119,25 +119,25 @@ impl Concurrency {
     /// Panics if `requests` is less than the minimum or greater than the maximum.
     #[track_caller]
     pub fn initial(mut self, requests: usize) -> Self {
-        if let Some((min, max)) = self.adaptive_bounds {
+        if let Some((min, max)) = self.adaptive_min_and_max {
             assert!(
                 (min..=max).contains(&requests),
                 "the initial limit is not between the minimum and the maximum"
             );
-            self.initial = requests;
+            self.fixed_or_initial_limit = requests;
         }
         self
     }
 
-    /// Returns the limit.
+    /// Returns the limit unchanged.
     ///
     /// # Panics
     ///
     /// Panics if the limit is zero.
     #[track_caller]
-    pub(crate) fn require_nonzero(self) -> Self {
+    pub(crate) fn assert_nonzero(self) -> Self {
         assert!(
-            self.initial != 0,
+            self.fixed_or_initial_limit != 0,
             "a concurrency of zero would never start anything"
         );
         self
@@ -149,8 +149,8 @@ impl Concurrency {
 impl From<usize> for Concurrency {
     fn from(requests: usize) -> Self {
         Self {
-            initial: requests,
-            adaptive_bounds: None,
+            fixed_or_initial_limit: requests,
+            adaptive_min_and_max: None,
         }
     }
 }
@@ -161,15 +161,29 @@ mod tests {
 
     #[test]
     fn initial_limit_stays_within_min_and_max() {
-        assert_eq!(Concurrency::adaptive().max(4).initial, 4);
-        assert_eq!(Concurrency::adaptive().min(20).initial, 20);
-        assert_eq!(Concurrency::adaptive().initial(3).min(2).max(9).initial, 3);
+        assert_eq!(Concurrency::adaptive().max(4).fixed_or_initial_limit, 4);
+        assert_eq!(Concurrency::adaptive().min(20).fixed_or_initial_limit, 20);
+        assert_eq!(
+            Concurrency::adaptive()
+                .initial(3)
+                .min(2)
+                .max(9)
+                .fixed_or_initial_limit,
+            3
+        );
     }
 
     #[test]
     fn number_converts_to_a_fixed_limit() {
         assert_eq!(Concurrency::from(4), Concurrency::fixed(4));
-        assert_eq!(Concurrency::fixed(4).initial(9).min(5).max(7).initial, 4);
+        assert_eq!(
+            Concurrency::fixed(4)
+                .initial(9)
+                .min(5)
+                .max(7)
+                .fixed_or_initial_limit,
+            4
+        );
     }
 
     #[test]

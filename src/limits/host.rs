@@ -26,7 +26,7 @@ use crate::error::BoxError;
 #[derive(Clone, Default, PartialEq)]
 pub struct Host {
     pub(crate) headers: HeaderMap,
-    pub(crate) header_error: Option<InvalidReason>,
+    pub(crate) first_header_error: Option<InvalidReason>,
     pub(crate) concurrency: Option<Concurrency>,
     pub(crate) rate: Option<Rate>,
     pub(crate) breaker: Option<Breaker>,
@@ -125,11 +125,11 @@ impl Host {
     }
 
     /// Whether any limit is set. A sibling (a Fetcher from `to_builder`) shares the limits of its
-    /// parent and cannot set its own.
-    pub(crate) fn has_limits(&self) -> bool {
+    /// parent, so it must not set limits.
+    pub(crate) fn sets_any_limit(&self) -> bool {
         let Self {
             headers: _,
-            header_error: _,
+            first_header_error: _,
             token_source: _,
             concurrency,
             rate,
@@ -144,7 +144,7 @@ impl Host {
             inserted.map_err(|_| "there are too many headers".into())
         });
         if let Err(reason) = inserted {
-            self.header_error.get_or_insert(reason);
+            self.first_header_error.get_or_insert(reason);
         }
         self
     }
@@ -160,7 +160,7 @@ impl Host {
     #[track_caller]
     pub fn concurrency(self, concurrency: impl Into<Concurrency>) -> Self {
         Self {
-            concurrency: Some(concurrency.into().require_nonzero()),
+            concurrency: Some(concurrency.into().assert_nonzero()),
             ..self
         }
     }
@@ -191,7 +191,7 @@ impl fmt::Debug for Host {
         let names: Vec<_> = self.headers.keys().map(HeaderName::as_str).collect();
         f.debug_struct("Host")
             .field("headers", &names)
-            .field("header_error", &self.header_error)
+            .field("header_error", &self.first_header_error)
             .field("concurrency", &self.concurrency)
             .field("rate", &self.rate)
             .field("breaker", &self.breaker)
@@ -223,13 +223,13 @@ mod tests {
             .header("x-a", "s3cr3t\n")
             .header("b b", "x")
             .header("x-c", "y");
-        let error = host.header_error.as_deref().unwrap();
+        let error = host.first_header_error.as_deref().unwrap();
         assert!(
             error.contains("\"x-a\"") && !error.contains("s3cr3t"),
             "{error}"
         );
         assert_eq!(host.headers["x-c"], "y");
-        assert!(Host::new().bearer_auth("").header_error.is_some());
+        assert!(Host::new().bearer_auth("").first_header_error.is_some());
     }
 
     #[test]

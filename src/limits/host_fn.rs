@@ -10,17 +10,17 @@ use crate::error::{Error, ErrorKind, catch_user_panic};
 use crate::two_generation_cache::TwoGenerationCache;
 
 type HostCallback = dyn Fn(&str) -> Option<Host> + Send + Sync;
-type HostCache = TwoGenerationCache<Box<str>, Option<Arc<Host>>>;
+type HostSettingsCache = TwoGenerationCache<Box<str>, Option<Arc<Host>>>;
 
-/// The user's function, which returns the settings of an origin, with a cache of the returned
+/// The user's function that returns the settings of an origin, and a cache of the returned
 /// settings.
 pub(crate) struct HostFn {
     user_function: Box<HostCallback>,
-    cache: Mutex<HostCache>,
+    host_settings_cache: Mutex<HostSettingsCache>,
 }
 
-/// The number of hosts in each of the two generations of the cache.
-const HOSTS_PER_GENERATION: usize = 4_096;
+/// The maximum number of hosts in each of the two generations of the cache.
+const MAX_HOSTS_PER_CACHE_GENERATION: usize = 4_096;
 
 impl HostFn {
     pub(crate) fn new(
@@ -28,27 +28,33 @@ impl HostFn {
     ) -> Arc<Self> {
         Arc::new(Self {
             user_function: Box::new(function),
-            cache: Mutex::new(HostCache::new(HOSTS_PER_GENERATION)),
+            host_settings_cache: Mutex::new(HostSettingsCache::new(MAX_HOSTS_PER_CACHE_GENERATION)),
         })
     }
 
-    /// Returns the settings of an origin. The user's function may be called, so the caller must not
-    /// hold a lock.
+    /// Returns the settings of an origin, cached or from the user's function. The caller must not
+    /// hold a lock during this call.
     ///
     /// # Errors
     ///
     /// Returns [`ErrorKind::Panicked`] if the function panics, and [`ErrorKind::InvalidRequest`] if
     /// the returned settings are invalid.
     pub(crate) fn host_settings_for(&self, origin: &str) -> Result<Option<Arc<Host>>, Error> {
-        let cache = || self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let cache = || {
+            self.host_settings_cache
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
         if let Some(cached) = cache().get(origin) {
             return Ok(cached);
         }
         let host = catch_user_panic("in `host_fn`", || (self.user_function)(origin))?;
-        let host = host.map(|host| validate_host(host, origin)).transpose()?;
+        let host = host
+            .map(|host| validate_host_settings(host, origin))
+            .transpose()?;
         let host = host.map(Arc::new);
         let mut cache = cache();
-        // If another thread has called the function for this origin first, the settings it got are
+        // If another thread has meanwhile cached settings for this origin, the cached settings are
         // used.
         if let Some(cached) = cache.get(origin) {
             return Ok(cached);
@@ -64,8 +70,8 @@ impl fmt::Debug for HostFn {
     }
 }
 
-fn validate_host(host: Host, origin: &str) -> Result<Host, Error> {
-    let reason = if let Some(reason) = &host.header_error {
+fn validate_host_settings(host: Host, origin: &str) -> Result<Host, Error> {
+    let reason = if let Some(reason) = &host.first_header_error {
         reason.to_string()
     } else if host.headers.contains_key(PROXY_AUTHORIZATION) {
         "`proxy-authorization` is for a proxy; give it in the URL of the `Proxy`".into()
@@ -92,12 +98,12 @@ mod tests {
             counted.fetch_add(1, Relaxed);
             Some(Host::new().concurrency(2))
         });
-        for n in 0..3 * HOSTS_PER_GENERATION {
+        for n in 0..3 * MAX_HOSTS_PER_CACHE_GENERATION {
             assert!(host_fn.host_settings_for(&n.to_string()).unwrap().is_some());
             host_fn.host_settings_for("in use").unwrap();
         }
-        assert_eq!(calls.load(Relaxed), 3 * HOSTS_PER_GENERATION + 1);
-        let cache = host_fn.cache.lock().unwrap();
-        assert!(cache.len() <= 2 * HOSTS_PER_GENERATION);
+        assert_eq!(calls.load(Relaxed), 3 * MAX_HOSTS_PER_CACHE_GENERATION + 1);
+        let cache = host_fn.host_settings_cache.lock().unwrap();
+        assert!(cache.len() <= 2 * MAX_HOSTS_PER_CACHE_GENERATION);
     }
 }

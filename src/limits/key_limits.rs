@@ -34,7 +34,7 @@ impl KeyLimits {
     #[track_caller]
     pub fn concurrency(self, concurrency: impl Into<Concurrency>) -> Self {
         Self {
-            concurrency: Some(concurrency.into().require_nonzero()),
+            concurrency: Some(concurrency.into().assert_nonzero()),
             ..self
         }
     }

@@ -31,6 +31,6 @@ impl LimitSettings {
     /// Panics if `limit` is 0.
     #[track_caller]
     pub(crate) fn set_concurrency_per_host(&mut self, limit: Concurrency) {
-        self.concurrency_per_host = Some(limit.require_nonzero());
+        self.concurrency_per_host = Some(limit.assert_nonzero());
     }
 }

@@ -12,10 +12,10 @@ use crate::error::{Error, ErrorKind};
 /// Each retry and each redirect is a start. The limit is enforced with GCRA (the generic cell rate
 /// algorithm of ITU-T I.371), a form of token bucket.
 ///
-/// A request that the rate permits may have to wait for a concurrency slot. Such a delay is made up
-/// for, up to two starts. Any period thus sees at most the burst, the starts that the rate permits
-/// in this period, and two more (above 1,000 starts per second: the starts of two milliseconds
-/// more).
+/// Later starts make up for a request that had to wait for a concurrency slot although the rate
+/// permitted its start. They make up for at most two starts. A period thus sees at most these
+/// starts: the burst, the starts that the rate permits in the period, and two more. Above 1,000
+/// starts per second, the starts of two milliseconds replace the two.
 ///
 /// `Rate` implements `FromStr` and `Display`, with texts such as `20/s`, `100/min`, `5000/h`,
 /// `30/5min` and `20/s burst 5`.
@@ -36,12 +36,12 @@ pub struct Rate {
     burst: Option<u32>,
 }
 
-/// The default burst is the number of requests that may start in this time, at least 1.
+/// The default burst is the number of starts that the rate permits in this time, at least 1.
 const DEFAULT_BURST_WINDOW: Duration = Duration::from_millis(10);
 
-/// The units of a period and their nanoseconds, longest first. A period is printed in the first
-/// unit that divides it.
-const TIME_UNITS: [(&str, u64); 7] = [
+/// The units of a period with their nanoseconds, longest unit first. `Display` prints a period in
+/// the first unit that divides the period.
+const PERIOD_UNITS_WITH_NANOS: [(&str, u64); 7] = [
     ("d", 86_400_000_000_000),
     ("h", 3_600_000_000_000),
     ("min", 60_000_000_000),
@@ -132,8 +132,8 @@ impl Rate {
         }
     }
 
-    /// The nanoseconds between two starts (the emission interval of GCRA). The interval is rounded
-    /// up, so that the rate is never exceeded.
+    /// The nanoseconds between two starts (the emission interval of GCRA), rounded up so that the
+    /// rate is never exceeded.
     pub(crate) fn emission_interval_nanos(&self) -> u64 {
         self.period_nanos().div_ceil(self.starts_per_period.into())
     }
@@ -151,7 +151,8 @@ impl Rate {
     }
 
     fn period_nanos(&self) -> u64 {
-        // `try_new` rejects a period whose nanoseconds do not fit into a `u64`.
+        // The cast is lossless, because `try_new` rejects a period whose nanoseconds exceed a
+        // `u64`.
         self.period.as_nanos() as u64
     }
 }
@@ -160,7 +161,10 @@ impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nanos = self.period_nanos();
         let divides = |(_, unit): &&(&str, u64)| nanos.is_multiple_of(*unit);
-        let (name, unit) = TIME_UNITS.iter().find(divides).unwrap_or(&("ns", 1));
+        let (name, unit) = PERIOD_UNITS_WITH_NANOS
+            .iter()
+            .find(divides)
+            .unwrap_or(&("ns", 1));
         write!(f, "{}/", self.starts_per_period)?;
         if nanos != *unit {
             write!(f, "{}", nanos / unit)?;
@@ -206,15 +210,15 @@ fn parse_period(text: &str) -> Result<Duration, ParseRateError> {
     let (times, unit) = text.split_at(digits);
     let times = match times {
         "" => 1,
-        times => times.parse().map_err(|_| NUMBER_TOO_LARGE)?,
+        times => times.parse().map_err(|_| NUMBER_TOO_LARGE_ERROR)?,
     };
-    let nanos = unit_nanos(unit.trim())?
+    let nanos = parse_unit_to_nanos(unit.trim())?
         .checked_mul(times)
-        .ok_or(NUMBER_TOO_LARGE)?;
+        .ok_or(NUMBER_TOO_LARGE_ERROR)?;
     Ok(Duration::from_nanos(nanos))
 }
 
-fn unit_nanos(unit: &str) -> Result<u64, ParseRateError> {
+fn parse_unit_to_nanos(unit: &str) -> Result<u64, ParseRateError> {
     let name = match unit {
         "sec" | "secs" | "second" | "seconds" => "s",
         "mins" | "minute" | "minutes" => "min",
@@ -223,7 +227,9 @@ fn unit_nanos(unit: &str) -> Result<u64, ParseRateError> {
         "m" => return Err(ParseRateError("\"m\" may be minutes or months; write min")),
         name => name,
     };
-    let known = TIME_UNITS.iter().find(|(known, _)| *known == name);
+    let known = PERIOD_UNITS_WITH_NANOS
+        .iter()
+        .find(|(known, _)| *known == name);
     known.map(|(_, nanos)| *nanos).ok_or(ParseRateError(
         "the unit of a rate is one of s, min, h, d, ms, us, ns",
     ))
@@ -236,10 +242,10 @@ fn parse_count(text: &str) -> Result<u32, ParseRateError> {
             "the numbers of a rate are whole numbers, like 20/s",
         ));
     }
-    text.parse().map_err(|_| NUMBER_TOO_LARGE)
+    text.parse().map_err(|_| NUMBER_TOO_LARGE_ERROR)
 }
 
-const NUMBER_TOO_LARGE: ParseRateError = ParseRateError("a number in the rate is too large");
+const NUMBER_TOO_LARGE_ERROR: ParseRateError = ParseRateError("a number in the rate is too large");
 
 /// The error of parsing a [`Rate`]. `Display` prints why the text is invalid.
 ///

@@ -64,8 +64,8 @@ impl Retry {
     ///
     /// A retry after a [throttled attempt](Self::max_throttled_attempts) does not count. With 0,
     /// throttled attempts are not retried either. The [`RetryBudget`](crate::RetryBudget) of the
-    /// host also limits retries. An attempt that [enlarges the file of a
-    /// download](crate::RequestBuilder::save_to) renews its retries.
+    /// host also limits retries. After an attempt that [enlarges the file of a
+    /// download](crate::RequestBuilder::save_to), the request may be retried this often again.
     #[must_use]
     pub fn max_retries(self, max_retries: u32) -> Self {
         Self {
@@ -156,11 +156,11 @@ impl Retry {
     /// Sets whether requests that used up their retries get one more attempt at the end of their
     /// batch. Default: `false`.
     ///
-    /// A request whose retries are used up, or whose host has an empty
-    /// [`RetryBudget`](crate::RetryBudget), is set aside instead of failing. The final round begins
-    /// when the inputs have ended and no other request of the batch is queued or in flight. All
-    /// requests that were set aside start, without backoff and without withdrawing from the budget.
-    /// The outcome of the attempt in the final round is the result.
+    /// A request is set aside, instead of failing, if its retries are used up or the
+    /// [`RetryBudget`](crate::RetryBudget) of its host is empty. The final round begins when the
+    /// inputs have ended and no other request of the batch is queued or in flight. All requests
+    /// that were set aside then start once more, without backoff and without withdrawing from the
+    /// budget. The outcome of this last attempt is the result.
     ///
     /// A request that was set aside stays in the [look-ahead window](crate::Batch::look_ahead). If
     /// such requests fill a window that cannot grow, the final round begins early. Do not use a
@@ -215,9 +215,14 @@ impl Retry {
         }
     }
 
-    /// The delay before the retry `retry_number`, which is 1 for the first retry. `random` is a
-    /// random number in `[0, 1)`.
-    pub(crate) fn backoff(&self, retry_number: u32, is_overloaded: bool, random: f64) -> Duration {
+    /// Returns a random delay before the retry with the number `retry_number`, which is 1 for the
+    /// first retry. `random` is a random number in `[0, 1)`.
+    pub(crate) fn random_backoff(
+        &self,
+        retry_number: u32,
+        is_overloaded: bool,
+        random: f64,
+    ) -> Duration {
         let base = if is_overloaded {
             self.throttled_base_delay
         } else {
@@ -257,10 +262,13 @@ mod tests {
             (9, false, 20_000),
             (u32::MAX, false, 20_000),
         ] {
-            let delay = retry.backoff(number, is_overloaded, ALMOST_ONE);
+            let delay = retry.random_backoff(number, is_overloaded, ALMOST_ONE);
             let expected = Duration::from_millis(millis);
             assert!(delay <= expected && expected - delay < Duration::from_micros(1));
-            assert_eq!(retry.backoff(number, is_overloaded, 0.0), Duration::ZERO);
+            assert_eq!(
+                retry.random_backoff(number, is_overloaded, 0.0),
+                Duration::ZERO
+            );
         }
     }
 
@@ -272,7 +280,10 @@ mod tests {
     #[test]
     fn zero_base_delay_means_no_backoff() {
         let retry = Retry::default().base_delay(Duration::ZERO);
-        assert_eq!(retry.backoff(u32::MAX, false, ALMOST_ONE), Duration::ZERO);
+        assert_eq!(
+            retry.random_backoff(u32::MAX, false, ALMOST_ONE),
+            Duration::ZERO
+        );
     }
 
     proptest! {
@@ -285,7 +296,7 @@ mod tests {
                 .base_delay(base)
                 .throttled_base_delay(base)
                 .max_delay(max_delay);
-            let delay = retry.backoff(retry_number, is_overloaded, random);
+            let delay = retry.random_backoff(retry_number, is_overloaded, random);
             // The conversion through f64 may round a delay of months up by a nanosecond.
             prop_assert!(delay <= max_delay || max_delay > Duration::from_secs(1 << 23));
         }

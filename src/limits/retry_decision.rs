@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::error::{Result, catch_user_panic};
 use crate::response::Response;
 
-/// Whether an attempt is retried; an argument and the return value of the function of
-/// [`Retry::classify`](crate::Retry::classify).
+/// The decision whether an attempt is retried. The function of
+/// [`Retry::classify`](crate::Retry::classify) receives and returns such a decision.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryDecision {
@@ -32,12 +32,13 @@ impl RetryClassifier {
         Self(Arc::new(classify))
     }
 
-    /// Calls the user's function.
+    /// Calls the user's function with the outcome of an attempt and the default decision, and
+    /// returns the decision of the function.
     ///
     /// # Errors
     ///
     /// Returns [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) if the function panics.
-    pub(crate) fn call(
+    pub(crate) fn call_user_function(
         &self,
         outcome: &Result<Response>,
         default_decision: RetryDecision,
@@ -48,7 +49,7 @@ impl RetryClassifier {
     }
 }
 
-/// Two values are equal if one is a clone of the other.
+/// Two classifiers are equal if one is a clone of the other.
 impl PartialEq for RetryClassifier {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

@@ -40,8 +40,8 @@ impl Default for Timeouts {
 
 impl Timeouts {
     /// Limits the time to resolve the host name, connect (to all addresses together) and complete
-    /// the TLS handshake. Default: 10 s. Time spent waiting for lookups of other names, before the
-    /// lookup of the name begins, does not count.
+    /// the TLS handshake. Default: 10 s. The wait until the lookup of the name begins does not
+    /// count.
     ///
     /// An attempt that exceeds the limit fails with
     /// [`ErrorKind::ConnectTimeout`](crate::ErrorKind::ConnectTimeout).
@@ -52,7 +52,7 @@ impl Timeouts {
     #[must_use]
     #[track_caller]
     pub fn connect(self, timeout: impl Into<Option<Duration>>) -> Self {
-        let connect = require_nonzero(timeout.into());
+        let connect = assert_nonzero_timeout(timeout.into());
         Self { connect, ..self }
     }
 
@@ -69,7 +69,7 @@ impl Timeouts {
     #[must_use]
     #[track_caller]
     pub fn response_head(self, timeout: impl Into<Option<Duration>>) -> Self {
-        let response_head = require_nonzero(timeout.into());
+        let response_head = assert_nonzero_timeout(timeout.into());
         Self {
             response_head,
             ..self
@@ -78,7 +78,7 @@ impl Timeouts {
 
     /// Limits the time to wait for the next chunk of a response body. Default: 20 s.
     ///
-    /// Only waiting for the server counts. All timeouts are paused while the read is blocked by a
+    /// Only the wait for the server counts. All timeouts are paused while the read is blocked by a
     /// [handler](crate::Batch::read_with), by the disk, or by
     /// [`max_buffered_bytes`](crate::Batch::max_buffered_bytes).
     ///
@@ -91,7 +91,7 @@ impl Timeouts {
     #[must_use]
     #[track_caller]
     pub fn body_idle(self, timeout: impl Into<Option<Duration>>) -> Self {
-        let body_idle = require_nonzero(timeout.into());
+        let body_idle = assert_nonzero_timeout(timeout.into());
         Self { body_idle, ..self }
     }
 
@@ -109,13 +109,13 @@ impl Timeouts {
     #[must_use]
     #[track_caller]
     pub fn total(self, timeout: impl Into<Option<Duration>>) -> Self {
-        let total = require_nonzero(timeout.into());
+        let total = assert_nonzero_timeout(timeout.into());
         Self { total, ..self }
     }
 }
 
 #[track_caller]
-fn require_nonzero(timeout: Option<Duration>) -> Option<Duration> {
+fn assert_nonzero_timeout(timeout: Option<Duration>) -> Option<Duration> {
     assert_ne!(
         timeout,
         Some(Duration::ZERO),

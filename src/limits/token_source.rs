@@ -7,7 +7,8 @@ use crate::error::BoxError;
 
 pub(crate) type TokenFuture = Pin<Box<dyn Future<Output = Result<String, BoxError>> + Send>>;
 
-/// A function that provides bearer tokens. Two values are equal if one is a clone of the other.
+/// A function that provides bearer tokens. Two token sources are equal if one is a clone of the
+/// other.
 #[derive(Clone)]
 pub(crate) struct TokenSource(Arc<dyn Fn() -> TokenFuture + Send + Sync>);
 

@@ -210,7 +210,7 @@ impl HopContext<'_> {
                 if signals.is_overloaded {
                     earlier_retries += self.uncharged_retry_count;
                 }
-                retry.backoff(earlier_retries + 1, signals.is_overloaded, random)
+                retry.random_backoff(earlier_retries + 1, signals.is_overloaded, random)
             }
         };
         Ok(HopDecision {
@@ -259,7 +259,7 @@ impl HopContext<'_> {
         };
         match &self.retry_policy.classify {
             Some(classifier) if !is_final_error(outcome) => {
-                classifier.call(outcome, default_decision)
+                classifier.call_user_function(outcome, default_decision)
             }
             _ => Ok(default_decision),
         }
