@@ -129,7 +129,7 @@ impl Error {
     }
 
     /// The scheme, host and port of the URL. `None` if the URL is invalid.
-    pub(crate) fn origin(&self) -> Option<&str> {
+    pub(crate) fn url_origin(&self) -> Option<&str> {
         let url = self.0.url_or_invalid_text.as_ref()?.url()?;
         Some(origin(url))
     }
@@ -150,7 +150,7 @@ impl Error {
     /// The time spent queued and in each phase on the wire, summed over all attempts of the
     /// request.
     pub fn timings(&self) -> Timings {
-        self.attempt_list().timings()
+        self.attempt_list().total_timings()
     }
 
     pub(crate) fn attempt_list(&self) -> &AttemptList {
@@ -254,7 +254,7 @@ impl fmt::Display for ErrorData {
         if let Some(url) = &self.url_or_invalid_text {
             write!(f, " for {url}")?;
         }
-        let attempts = self.attempt_list().len();
+        let attempts = self.attempt_list().attempt_count();
         if attempts > 1 {
             write!(f, " ({attempts} attempts)")?;
         }
@@ -561,7 +561,7 @@ mod tests {
         let mut attempts = AttemptList::default();
         for _ in 0..3 {
             let outcome = Outcome::Error(ErrorKind::Closed);
-            attempts.push(Attempt::new(outcome, Timings::default()));
+            attempts.push_attempt(Attempt::new(outcome, Timings::default()));
         }
         error.set_attempts(attempts);
         assert_eq!(error.url(), Some("http://a.example/x"));

@@ -26,8 +26,8 @@ pub(crate) fn percent_encode_non_utf8(value: &[u8]) -> Cow<'_, str> {
 
 /// Resolves a URL reference against `base`.
 ///
-/// Userinfo is removed: otherwise one server could choose the credentials that another server
-/// receives.
+/// The userinfo of the reference is removed: otherwise one server could choose the credentials that
+/// another server receives.
 pub(crate) fn resolve_url_without_user_info(
     reference: &str,
     base: &Url,

@@ -8,13 +8,13 @@ use tokio::time::Instant;
 /// The phase of a hop, which selects the timeouts that run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Phase {
-    /// Resolving the host name, connecting, proxy and TLS handshakes.
+    /// The worker resolves the host name, connects, and performs the proxy and TLS handshakes.
     Connect,
-    /// Sending the request and waiting for a complete response head.
+    /// The request is sent, and the response head is not complete.
     ResponseHead,
-    /// Reading the body into memory.
+    /// The body is read into memory.
     Body,
-    /// Passing the body to a file or a handler as it arrives. Only the body-idle timeout runs.
+    /// The body is passed to a file or a handler as it arrives. Only the body-idle timeout runs.
     Streaming,
 }
 
@@ -33,12 +33,13 @@ pub(crate) struct Timestamps {
 
 /// Records the phase of a hop and the times of its events.
 ///
-/// The transport writes the clock. The worker (the task that runs the hop) reads the clock to
-/// decide which timeouts run, and once more at the end of the hop. A worker reuses one clock for
-/// all its hops and calls [`reset`](Self::reset) before each hop.
+/// The transport records the events of a hop. The worker (the task that runs the hop) reads the
+/// clock to decide which timeouts run, and once more at the end of the hop. A worker reuses one
+/// clock for all its hops, and calls [`reset_for_new_hop`](Self::reset_for_new_hop) before each
+/// hop.
 ///
-/// One task reads and writes a clock. The fields are atomic because the future of an exchange
-/// holds a shared reference to the clock and is `Send`.
+/// Only one task uses a clock. The fields are atomic because the future of an exchange holds a
+/// shared reference to the clock and is `Send`.
 pub(crate) struct HopClock {
     epoch: Instant,
     phase: AtomicU8,
@@ -67,12 +68,12 @@ impl HopClock {
         }
     }
 
-    /// Starts a new hop.
-    pub(crate) fn reset(&self, now: Instant) {
+    /// Resets the clock for a new hop, which starts at `now`.
+    pub(crate) fn reset_for_new_hop(&self, now: Instant) {
         let now = self.nanos_since_epoch(now);
         self.phase.store(Phase::Connect as u8, Relaxed);
         self.maybe_sent.store(false, Relaxed);
-        self.pause_meter.reset();
+        self.pause_meter.clear_pauses();
         self.total_queue_wait_nanos.store(0, Relaxed);
         for timestamp in [
             &self.started_at,
@@ -105,7 +106,7 @@ impl HopClock {
     }
 
     /// Records that a byte of the request may have been sent.
-    pub(crate) fn record_sent(&self) {
+    pub(crate) fn record_maybe_sent(&self) {
         self.maybe_sent.store(true, Relaxed);
     }
 
@@ -182,8 +183,7 @@ impl HopClock {
         Duration::from_nanos(self.pause_meter.total_paused_nanos.load(Relaxed))
     }
 
-    /// The total length of the ended pauses, without the [queue waits](QueueWaitGuard). Only these
-    /// pauses are between the timestamps of the hop.
+    /// The total length of the ended pauses, without the [queue waits](QueueWaitGuard).
     pub(crate) fn pause_time_without_queue_waits(&self) -> Duration {
         let total = self.pause_meter.total_paused_nanos.load(Relaxed);
         Duration::from_nanos(total - self.total_queue_wait_nanos())
@@ -276,7 +276,7 @@ struct PauseMeter {
 }
 
 impl PauseMeter {
-    fn reset(&self) {
+    fn clear_pauses(&self) {
         self.is_paused.store(false, Relaxed);
         self.total_paused_nanos.store(0, Relaxed);
     }
@@ -317,7 +317,7 @@ pub(crate) mod tests {
         runtime.block_on(async {
             let begin = Instant::now();
             let clock = HopClock::new(begin);
-            clock.reset(begin);
+            clock.reset_for_new_hop(begin);
             {
                 let mut wait = pin!(wait(&clock));
                 let mut context = Context::from_waker(Waker::noop());
@@ -342,7 +342,7 @@ pub(crate) mod tests {
         let at = |ms| epoch + Duration::from_millis(ms);
         let clock = HopClock::new(epoch);
 
-        clock.reset(at(5));
+        clock.reset_for_new_hop(at(5));
         assert_eq!(clock.phase(), Phase::Connect);
         assert_eq!(clock.last_activity_at(), at(5));
         clock.record_connected(at(7));
@@ -369,7 +369,7 @@ pub(crate) mod tests {
         let epoch = Instant::now();
         let at = |ms| epoch + Duration::from_millis(ms);
         let clock = HopClock::new(epoch);
-        clock.reset(at(0));
+        clock.reset_for_new_hop(at(0));
         clock.record_response_head(at(1));
         clock.resume_timeouts(at(2));
         assert_eq!(clock.last_activity_at(), at(1));
@@ -384,7 +384,7 @@ pub(crate) mod tests {
             (clock.is_paused(), clock.last_activity_at()),
             (false, at(21))
         );
-        clock.reset(at(30));
+        clock.reset_for_new_hop(at(30));
         assert_eq!(clock.total_pause_time(), Duration::ZERO);
     }
 
@@ -393,7 +393,7 @@ pub(crate) mod tests {
         let epoch = Instant::now();
         let at = |ms| epoch + Duration::from_millis(ms);
         let clock = HopClock::new(epoch);
-        clock.reset(at(5));
+        clock.reset_for_new_hop(at(5));
         clock.pause_timeouts(at(7));
         clock.resume_after_queue_wait(at(17));
         clock.resume_after_queue_wait(at(18));
@@ -406,7 +406,7 @@ pub(crate) mod tests {
             (nanos(15), nanos(15))
         );
         assert_eq!((clock.phase(), clock.is_paused()), (Phase::Connect, false));
-        clock.reset(at(30));
+        clock.reset_for_new_hop(at(30));
         assert_eq!(clock.total_queue_wait_nanos(), 0);
     }
 
@@ -414,10 +414,10 @@ pub(crate) mod tests {
     fn reset_clears_the_previous_hop() {
         let epoch = Instant::now();
         let clock = HopClock::new(epoch);
-        clock.reset(epoch);
-        clock.record_sent();
+        clock.reset_for_new_hop(epoch);
+        clock.record_maybe_sent();
         clock.record_response_head(epoch + Duration::from_secs(1));
-        clock.reset(epoch + Duration::from_secs(2));
+        clock.reset_for_new_hop(epoch + Duration::from_secs(2));
         assert!(!clock.maybe_sent());
         assert_eq!(clock.phase(), Phase::Connect);
         assert_eq!(clock.timestamps().response_head_at, 2_000_000_000);

@@ -1,14 +1,14 @@
 //! Comparisons of host names.
 
-/// Whether the name `host` is below `parent`. Both are in lower case.
+/// Whether the name `host` is a subdomain of `parent`. Both names are in lower case.
 pub(crate) fn is_subdomain(host: &str, parent: &str) -> bool {
     host.strip_suffix(parent)
         .is_some_and(|labels| labels.ends_with('.'))
 }
 
-/// Whether a name is `localhost` or below it. Such names have loopback addresses (RFC 6761 §6.3).
-/// The final dot of an absolute name is ignored.
-pub(crate) fn is_localhost(name: &str) -> bool {
+/// Whether a name is `localhost` or a subdomain of it. Such names have loopback addresses (RFC 6761
+/// §6.3). The final dot of an absolute name is ignored.
+pub(crate) fn is_localhost_or_subdomain(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     name == "localhost" || is_subdomain(name, "localhost")
 }
@@ -47,7 +47,7 @@ mod tests {
             ("127.0.0.1", false),
             ("", false),
         ] {
-            assert_eq!(is_localhost(name), expected, "{name}");
+            assert_eq!(is_localhost_or_subdomain(name), expected, "{name}");
         }
     }
 }

@@ -82,7 +82,7 @@ impl<'a> Link<'a> {
 
     /// Stores a parameter of the link. If a parameter is repeated, its first value is kept (RFC
     /// 8288, section 3.3).
-    fn set_parameter(&mut self, name: &str, value: Cow<'a, str>) {
+    fn set_parameter_if_unset(&mut self, name: &str, value: Cow<'a, str>) {
         if name.eq_ignore_ascii_case("rel") {
             self.relations.get_or_insert(value);
         } else if name.eq_ignore_ascii_case("anchor") {
@@ -95,7 +95,8 @@ impl<'a> Link<'a> {
 /// at a syntax error.
 struct LinkParser<'a> {
     unparsed_text: &'a str,
-    /// The text from the first syntax error on.
+    /// The text from the first syntax error to the end of the field. `None` if there is no syntax
+    /// error.
     malformed_text: Option<&'a str>,
 }
 
@@ -121,8 +122,8 @@ impl<'a> Iterator for LinkParser<'a> {
             target: target.trim_matches(OPTIONAL_WHITESPACE),
             ..Link::default()
         };
-        while let Some((name, value)) = self.next_parameter() {
-            link.set_parameter(name, value);
+        while let Some((name, value)) = self.parse_next_parameter() {
+            link.set_parameter_if_unset(name, value);
         }
         Some(link)
     }
@@ -146,7 +147,7 @@ impl<'a> LinkParser<'a> {
     }
 
     /// Returns the next parameter of the current link, or `None` after the last parameter.
-    fn next_parameter(&mut self) -> Option<(&'a str, Cow<'a, str>)> {
+    fn parse_next_parameter(&mut self) -> Option<(&'a str, Cow<'a, str>)> {
         self.unparsed_text = &self.unparsed_text[self
             .unparsed_text
             .find([';', ','])

@@ -1,9 +1,9 @@
 //! Response headers in a compact form.
 //!
-//! A `HeaderMap` costs about 100 bytes per header in addition to the text, and header values parsed
-//! from the wire keep the whole read buffer alive. Most responses of a batch are kept without their
-//! headers ever being read. So the headers are packed into one allocation of the exact size. The
-//! first access converts them to a `HeaderMap`.
+//! A `HeaderMap` takes about 100 bytes per header in addition to the text, and header values parsed
+//! from the wire keep the whole read buffer alive. The headers of most responses in a batch are
+//! never read. Headers are therefore packed into one allocation of the exact size, and converted to
+//! a `HeaderMap` on first access.
 
 use std::cell::RefCell;
 use std::sync::OnceLock;
@@ -56,13 +56,13 @@ impl PackedHeaders {
         }
     }
 
-    pub(crate) fn as_map(&self) -> &HeaderMap {
+    pub(crate) fn as_header_map(&self) -> &HeaderMap {
         self.unpacked_map
             .get_or_init(|| Box::new(unpack_headers(&self.packed_bytes)))
     }
 
     /// Returns the first value of the header `name` without unpacking the headers.
-    pub(crate) fn first_value(&self, name: &str) -> Option<&[u8]> {
+    pub(crate) fn first_value_of_header(&self, name: &str) -> Option<&[u8]> {
         self.packed_bytes
             .split(|byte| *byte == LINE_END)
             .find_map(|line| {
@@ -72,7 +72,7 @@ impl PackedHeaders {
             })
     }
 
-    pub(crate) fn into_map(self) -> HeaderMap {
+    pub(crate) fn into_header_map(self) -> HeaderMap {
         match self.unpacked_map.into_inner() {
             Some(map) => *map,
             None => unpack_headers(&self.packed_bytes),
@@ -114,7 +114,7 @@ mod tests {
     fn empty_headers_need_no_allocation() {
         let packed = PackedHeaders::new(&HeaderMap::new());
         assert!(packed.packed_bytes.is_empty());
-        assert_eq!(packed.as_map().capacity(), 0);
+        assert_eq!(packed.as_header_map().capacity(), 0);
     }
 
     #[test]
@@ -124,7 +124,7 @@ mod tests {
         value.set_sensitive(true);
         map.append("x-a", value);
         map.append("x-a", HeaderValue::from_static(""));
-        let unpacked = PackedHeaders::new(&map).into_map();
+        let unpacked = PackedHeaders::new(&map).into_header_map();
         let sensitive_flags: Vec<_> = unpacked
             .get_all("x-a")
             .iter()
@@ -148,10 +148,10 @@ mod tests {
                 map.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
             }
             let packed = PackedHeaders::new(&map);
-            prop_assert_eq!(packed.as_map(), &map);
-            let order: Vec<_> = packed.as_map().iter().collect();
+            prop_assert_eq!(packed.as_header_map(), &map);
+            let order: Vec<_> = packed.as_header_map().iter().collect();
             prop_assert_eq!(order, map.iter().collect::<Vec<_>>());
-            prop_assert_eq!(packed.into_map(), map);
+            prop_assert_eq!(packed.into_header_map(), map);
         }
     }
 }

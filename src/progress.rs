@@ -35,7 +35,7 @@ pub struct Progress {
     pub(crate) succeeded: usize,
     pub(crate) failed: usize,
     pub(crate) in_flight: usize,
-    pub(crate) waiting: Waiting,
+    pub(crate) waiting_counts: Waiting,
     pub(crate) retries: usize,
     pub(crate) body_bytes: u64,
     pub(crate) elapsed: Duration,
@@ -90,7 +90,7 @@ impl Progress {
 
     /// The number of queued requests, by the reason why they wait.
     pub fn waiting(&self) -> &Waiting {
-        &self.waiting
+        &self.waiting_counts
     }
 
     /// The number of retries so far.
@@ -157,7 +157,7 @@ impl fmt::Display for Progress {
             " done ({} failed), {} in flight",
             self.failed, self.in_flight
         )?;
-        write!(f, ", {}", self.waiting)?;
+        write!(f, ", {}", self.waiting_counts)?;
         if self.retries > 0 {
             write!(f, ", {} retries", self.retries)?;
         }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 /// Parses a quoted string (RFC 9110 §5.6.4). `text` begins after the opening quote. Returns the
 /// unescaped string and the text after the closing quote. Without a closing quote, the string ends
-/// with `text`, and no text is returned.
+/// at the end of `text`, and `None` is returned for the text after it.
 pub(crate) fn parse_quoted_string(text: &str) -> (Cow<'_, str>, Option<&str>) {
     let Some(end) = text.find(['"', '\\']) else {
         return (text.into(), None);

@@ -10,8 +10,8 @@ use std::fmt;
 const MAX_SHOWN_URL_BYTES: usize = 512;
 /// The length in bytes of the longest parameter name that is shown.
 const MAX_SHOWN_PARAMETER_NAME_BYTES: usize = 64;
-/// The length in bytes of the longest parameter without a value that is shown. A longer one may be
-/// a key.
+/// The length in bytes of the longest parameter without a value that is shown. A longer parameter
+/// may be a key.
 const MAX_SHOWN_BARE_PARAMETER_BYTES: usize = 16;
 
 /// A URL, or the invalid text that was passed as a URL. `Display` and `Debug` show the names of its
@@ -23,7 +23,7 @@ const MAX_SHOWN_BARE_PARAMETER_BYTES: usize = 16;
 /// an unencoded `&`. In a percent-encoded URL, `%3F` begins the query and `%3D` ends a name.
 pub(crate) struct RedactedUrl<'a>(pub(crate) &'a str);
 
-/// The part of a URL in which a delimiter was found.
+/// The part of a URL that a delimiter begins.
 #[derive(Copy, Clone, PartialEq)]
 enum UrlPart {
     Path,
@@ -140,8 +140,7 @@ fn truncated_with_ellipsis(mut shown: String) -> String {
     shown
 }
 
-/// Redacts each URL in the value of a header that contains more than one URL or other text, such as
-/// `Link` or `Refresh`.
+/// Redacts each URL in the value of a header that is not a single URL, such as `Link` or `Refresh`.
 pub(crate) fn with_redacted_urls(header_value: &str) -> String {
     let is_boundary = |character: char| " \t<>\"".contains(character);
     let mut shown = String::new();
@@ -160,7 +159,8 @@ pub(crate) fn with_redacted_urls(header_value: &str) -> String {
     shown
 }
 
-/// Whether a piece of a header value may be a URL with parameters. `html;charset=utf-8` is not one.
+/// Whether a piece of a header value may be a URL with parameters. `html;charset=utf-8` is no such
+/// URL.
 fn may_be_url_with_parameters(text: &str) -> bool {
     text.contains(['?', '#'])
         || text.starts_with('/')

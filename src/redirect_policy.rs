@@ -46,10 +46,10 @@ enum PolicyRule {
     All,
     None,
     SameHost,
-    Custom(Arc<DecideFn>),
+    Custom(Arc<DecideRedirectFn>),
 }
 
-type DecideFn = dyn Fn(&ProposedRedirect<'_>) -> RedirectDecision + Send + Sync;
+type DecideRedirectFn = dyn Fn(&ProposedRedirect<'_>) -> RedirectDecision + Send + Sync;
 
 /// Whether a redirect is followed; the return value of the function of [`RedirectPolicy::custom`].
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl RedirectPolicy {
         Self(PolicyRule::SameHost)
     }
 
-    /// Decides with the user's function.
+    /// Calls a function of the user to decide about each redirect.
     ///
     /// The function is called once for each redirect, when the head of the response has arrived, on
     /// a thread of the runtime. It must not block. If it panics, the request fails with
@@ -133,7 +133,10 @@ impl RedirectPolicy {
     /// # Errors
     ///
     /// Returns [`ErrorKind::Panicked`] if the user's function panics.
-    pub(crate) fn decide(&self, redirect: &ProposedRedirect<'_>) -> Result<RedirectDecision> {
+    pub(crate) fn decide_redirect(
+        &self,
+        redirect: &ProposedRedirect<'_>,
+    ) -> Result<RedirectDecision> {
         match &self.0 {
             PolicyRule::All => Ok(RedirectDecision::Follow),
             PolicyRule::SameHost if redirect.url.host() == redirect.target_url.host() => {
@@ -172,7 +175,7 @@ mod tests {
             target_url: &Url::parse(target).unwrap(),
             earlier_redirects: &[],
         };
-        policy.decide(&redirect).unwrap()
+        policy.decide_redirect(&redirect).unwrap()
     }
 
     #[test]

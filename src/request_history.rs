@@ -7,8 +7,8 @@ use crate::timings::{Attempt, AttemptList, Timings};
 /// [`Completed::history`](crate::Completed::history).
 ///
 /// [`Response`](crate::Response) and [`Error`](crate::Error) have the same methods. The history
-/// remains when the result was moved out of its [`Completed`](crate::Completed), and when a
-/// [handler](crate::Batch::read_with) returned a value in place of the response.
+/// remains available after the result was moved out of its [`Completed`](crate::Completed), and for
+/// a [handler](crate::Batch::read_with) that returned a value in place of the response.
 #[derive(Clone, Debug)]
 pub struct RequestHistory {
     attempts: AttemptList,
@@ -26,7 +26,7 @@ impl RequestHistory {
     /// The time spent queued and in each phase on the wire, summed over all attempts of the
     /// request.
     pub fn timings(&self) -> Timings {
-        self.attempts.timings()
+        self.attempts.total_timings()
     }
 
     /// The attempts of the request, oldest first; empty if there were none.

@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 
-/// Looks up host names in place of the system's resolver, for
+/// Looks up host names instead of the resolver of the system, for
 /// [`FetcherBuilder::resolver`](crate::FetcherBuilder::resolver).
 ///
 /// A function that takes a host name and returns a future of the addresses implements this trait.

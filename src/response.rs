@@ -159,7 +159,7 @@ impl Response {
     /// Headers are stored in a compact form. The first call converts them to a `HeaderMap`; later
     /// calls return the same map.
     pub fn headers(&self) -> &HeaderMap {
-        self.0.headers.as_map()
+        self.0.headers.as_header_map()
     }
 
     /// The URL that responded, after all redirects, without userinfo.
@@ -206,7 +206,9 @@ impl Response {
         if body.len() < self.0.body.len() {
             return String::from_utf8_lossy(body);
         }
-        charset::decode_text(body, || self.0.headers.first_value("content-type"))
+        charset::decode_text(body, || {
+            self.0.headers.first_value_of_header("content-type")
+        })
     }
 
     /// The body without a UTF-8 byte order mark.
@@ -281,7 +283,7 @@ impl Response {
     /// The time spent queued and in each phase on the wire, summed over all attempts of the
     /// request.
     pub fn timings(&self) -> Timings {
-        self.0.attempts.timings()
+        self.0.attempts.total_timings()
     }
 
     /// The attempts of the request, oldest first. The last attempt received this response.
@@ -301,7 +303,7 @@ impl Response {
         let mut response = http::Response::new(inner.body);
         *response.status_mut() = inner.status;
         *response.version_mut() = inner.version;
-        *response.headers_mut() = inner.headers.into_map();
+        *response.headers_mut() = inner.headers.into_header_map();
         response
     }
 }
@@ -458,7 +460,7 @@ mod tests {
         let mut not_found = response(StatusCode::NOT_FOUND, &[("x-a", "1")], "no such thing");
         let outcome = Outcome::Status(StatusCode::NOT_FOUND);
         let mut attempts = AttemptList::default();
-        attempts.push(Attempt::new(outcome, Timings::default()));
+        attempts.push_attempt(Attempt::new(outcome, Timings::default()));
         not_found.set_attempts(attempts);
 
         let error = not_found.error_for_status().unwrap_err();

@@ -206,7 +206,7 @@ impl BodyChannel {
         Poll::Pending
     }
 
-    /// Polls until the handler requests a chunk.
+    /// Returns `Pending` until the handler requests a chunk.
     pub(crate) fn poll_chunk_requested(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.lock_state();
         if state.is_chunk_requested {

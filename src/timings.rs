@@ -72,7 +72,7 @@ impl Timings {
         self.connect() + self.response_head() + self.body()
     }
 
-    /// The time from submission to result: `queued + wire`.
+    /// The time from the submission of the request to its result: `queued + wire`.
     pub fn total(&self) -> Duration {
         self.queued() + self.wire()
     }
@@ -194,22 +194,22 @@ impl AttemptList {
         }
     }
 
-    pub(crate) fn push(&mut self, attempt: Attempt) {
+    pub(crate) fn push_attempt(&mut self, attempt: Attempt) {
         match self {
             AttemptList::NoAttempt => *self = AttemptList::OneAttempt(attempt),
             AttemptList::OneAttempt(first) => {
-                *self = AttemptList::ManyAttempts(vec![*first, attempt])
+                *self = AttemptList::ManyAttempts(vec![*first, attempt]);
             }
             AttemptList::ManyAttempts(attempts) => attempts.push(attempt),
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
+    pub(crate) fn attempt_count(&self) -> usize {
         self.as_slice().len()
     }
 
     /// The timings summed over all attempts.
-    pub(crate) fn timings(&self) -> Timings {
+    pub(crate) fn total_timings(&self) -> Timings {
         self.as_slice().iter().map(Attempt::timings).sum()
     }
 }
@@ -242,12 +242,12 @@ mod tests {
         assert!(attempts.as_slice().is_empty());
         for n in 1..=4 {
             let timings = Timings::new(ms(n), ms(0), ms(10), ms(0));
-            attempts.push(Attempt::new(Outcome::Error(ErrorKind::Closed), timings));
-            assert_eq!(attempts.len() as u64, n);
+            attempts.push_attempt(Attempt::new(Outcome::Error(ErrorKind::Closed), timings));
+            assert_eq!(attempts.attempt_count() as u64, n);
         }
         let queued: Vec<_> = attempts.as_slice().iter().map(Attempt::queued).collect();
         assert_eq!(queued, [ms(1), ms(2), ms(3), ms(4)]);
-        assert_eq!(attempts.timings().queued(), ms(10));
-        assert_eq!(attempts.timings().wire(), ms(40));
+        assert_eq!(attempts.total_timings().queued(), ms(10));
+        assert_eq!(attempts.total_timings().wire(), ms(40));
     }
 }

@@ -7,8 +7,8 @@ use std::mem::take;
 
 /// A cache made of two maps of at most `max_generation_entries` entries each.
 ///
-/// New and recently read entries are in `recent_entries`. When `recent_entries` is full it becomes
-/// `previous_entries`, and the old `previous_entries` is dropped. An entry that is read from
+/// New and recently read entries are in `recent_entries`. When `recent_entries` is full, it
+/// replaces `previous_entries`, whose entries are dropped. An entry that is read from
 /// `previous_entries` moves to `recent_entries`. The two maps approximate an LRU cache at the cost
 /// of one or two hash lookups, without a linked list.
 pub(crate) struct TwoGenerationCache<K, V> {

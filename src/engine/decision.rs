@@ -23,7 +23,7 @@ impl Job {
     /// The number of retries so far that were charged to the retry limit.
     #[inline]
     pub(super) fn charged_retry_count(&self) -> u32 {
-        self.attempts.len() as u32 - self.uncharged_retry_count
+        self.attempts.attempt_count() as u32 - self.uncharged_retry_count
     }
 
     /// The part of the job's state on which the decision after a hop depends.
@@ -117,7 +117,7 @@ impl HeadDecider<'_> {
         let Ok(target_url) = redirect::redirect_target(url, headers) else {
             return;
         };
-        let decision = policy.decide(&ProposedRedirect {
+        let decision = policy.decide_redirect(&ProposedRedirect {
             status,
             url,
             target_url: &target_url,
@@ -172,7 +172,7 @@ impl ResponseHeadPolicy for HeadDecider<'_> {
         let earlier_hops = hop_state.map_or(Timings::default(), |hop| hop.earlier_hop_timings);
         let outcome = Outcome::Status(response.status());
         let mut attempts = earlier_attempts.clone();
-        attempts.push(Attempt::new(outcome, earlier_hops + stats.timings));
+        attempts.push_attempt(Attempt::new(outcome, earlier_hops + stats.timings));
         response.set_attempts(attempts);
         response.set_redirects(self.earlier_redirects.into());
     }

@@ -144,7 +144,7 @@ fn build_progress(
         succeeded: counts.succeeded,
         failed: counts.failed,
         in_flight: stats.in_flight_count,
-        waiting: Waiting {
+        waiting_counts: Waiting {
             waiting_for_concurrency: stats.queued_count_for_reason(BlockReason::Concurrency),
             waiting_for_rate: stats.queued_count_for_reason(BlockReason::Rate),
             waiting_for_backoff: stats.queued_count_for_reason(BlockReason::Backoff),

@@ -100,7 +100,7 @@ impl Job {
     }
 
     fn push_attempt(&mut self, outcome: Outcome, timings: Timings) {
-        self.attempts.push(Attempt::new(outcome, timings));
+        self.attempts.push_attempt(Attempt::new(outcome, timings));
         if let Some(hop) = &mut self.hop_state {
             hop.earlier_hop_timings = Timings::default();
         }
@@ -204,7 +204,7 @@ impl Job {
         let earlier_hops = self.earlier_hop_timings();
         if earlier_hops != Timings::default() {
             self.attempts
-                .push(Attempt::new(Outcome::Error(reason), earlier_hops));
+                .push_attempt(Attempt::new(Outcome::Error(reason), earlier_hops));
         }
     }
 
@@ -236,7 +236,7 @@ impl Job {
     }
 
     fn trace_attempt(&self, outcome: Outcome, timings: Timings, decision: HopDecision) {
-        let attempt = self.attempts.len() + 1;
+        let attempt = self.attempts.attempt_count() + 1;
         let record = || {
             tracing::debug!(
                 target: "fanout::attempt",

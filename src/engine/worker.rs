@@ -124,7 +124,7 @@ impl Worker {
         let mut body_sink = std::mem::take(&mut job.body_sink);
         let mut body_reservation = job.body_reservation.take();
         let mut announced_rate_limit = None;
-        clock.reset(engine.to_instant(self.hop_started_at));
+        clock.reset_for_new_hop(engine.to_instant(self.hop_started_at));
         let mut head_decisions = HeadDecisions::default();
         let result = {
             let exchange = job.options.request_settings.exchange_settings.run_exchange(

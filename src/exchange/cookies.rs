@@ -1,9 +1,9 @@
 //! Stores the cookies (RFC 6265) that servers set, and sends them with later requests.
 //!
-//! Each site has its own store. Finding the cookies of a request thus takes no longer with a
-//! million sites than with one, and no `Domain` attribute can send a cookie to another site. A site
-//! is a registrable domain: a public suffix and one more label. A host without a registrable
-//! domain, such as an IP address, is a site of its own.
+//! Each site has its own store. Finding the cookies of a request therefore takes constant time for
+//! any number of sites, and no `Domain` attribute can send a cookie to another site. A site is a
+//! registrable domain: a public suffix and one more label. A host without a registrable domain,
+//! such as an IP address, is a site of its own.
 //!
 //! The crate `cookie_store` is not used, because it cannot implement RFC 6265: it keeps cookies in
 //! hash maps without their creation times, which determine the order of the header (§5.4) and the
@@ -23,7 +23,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use url::{Host, Url};
 
-use crate::host_name::is_localhost;
+use crate::host_name::is_localhost_or_subdomain;
 use set_cookie::Cookie;
 use site_cookies::SiteCookies;
 
@@ -168,7 +168,7 @@ fn site_memory_bytes(name: &str, cookies: &SiteCookies) -> usize {
     name.len() + cookies.memory_bytes() + SITE_OVERHEAD_BYTES
 }
 
-/// The registrable domain of a URL, or the host of a URL without one.
+/// Returns the registrable domain of `url`, or its host if it has no registrable domain.
 fn site_of_url(url: &Url) -> &str {
     let registrable_domain = url.domain().and_then(psl::domain_str);
     registrable_domain.unwrap_or_else(|| url.host_str().unwrap_or_default())
@@ -178,7 +178,7 @@ fn site_of_url(url: &Url) -> &str {
 /// sent. Loopback addresses are secure, as in browsers: their requests do not leave the machine.
 fn is_secure_channel(url: &Url) -> bool {
     let is_loopback = match url.host() {
-        Some(Host::Domain(name)) => is_localhost(name),
+        Some(Host::Domain(name)) => is_localhost_or_subdomain(name),
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),
         None => false,

@@ -58,8 +58,8 @@ pub(crate) struct ExchangeSettings {
 
 /// Decides what happens to the body of a response whose head has arrived.
 pub(crate) trait ResponseHeadPolicy {
-    /// Whether another hop follows the response, for example a redirect, so that the body of the
-    /// response is discarded.
+    /// Whether another hop follows the response, as after a redirect. The body of such a response
+    /// is discarded.
     fn decide_whether_next_hop_follows(&mut self, status: StatusCode, headers: &HeaderMap) -> bool;
 
     /// Whether the user's handler reads the body. Otherwise the body is discarded. `outcome` is the
@@ -108,7 +108,7 @@ impl ExchangeSettings {
             .send_and_receive(transport, exchange, body_error.as_ref())
             .await;
         match body_error {
-            // If the request body failed, its error is the cause of the exchange's error.
+            // If the request body could not be read, that error is the outcome of the exchange.
             Some(body_error) if outcome.is_err() => {
                 body_error.take_body_error().map_or(outcome, Err)
             }
@@ -151,7 +151,7 @@ impl ExchangeSettings {
             .send_request(&outgoing_request, hop_clock, sticky_connection)
             .await?;
         if self.respect_rate_limit_headers {
-            *announced_rate_limit = AnnouncedRateLimit::from_headers(&head.headers);
+            *announced_rate_limit = AnnouncedRateLimit::parse_announced_rate_limit(&head.headers);
         }
         self.default_headers
             .cookie_jar
@@ -180,8 +180,8 @@ impl ExchangeSettings {
         } else {
             None
         };
-        // The futures of streamed bodies are boxed, so that they do not enlarge the future of a
-        // body in memory.
+        // The futures of streamed bodies are boxed, so that they do not enlarge the future of
+        // `send_and_receive`.
         match body_sink {
             BodySink::File(sink) if is_streamed => {
                 let body = DecodedBody::new(reader, decoder);
@@ -194,7 +194,7 @@ impl ExchangeSettings {
             BodySink::Handler(sink) => {
                 let response = build_response(head, url, Bytes::new());
                 let body = DecodedBody::new(reader, decoder);
-                Box::pin(run_handler_or_drain(
+                Box::pin(run_handler_or_drain_body(
                     response,
                     body,
                     sink,
@@ -215,9 +215,9 @@ impl ExchangeSettings {
     }
 }
 
-/// Lets the handler read the body, or discards the body if the head policy does not start the
-/// handler.
-async fn run_handler_or_drain<P: ResponseHeadPolicy>(
+/// Lets the handler read the body. If the head policy does not start the handler, the body is
+/// discarded.
+async fn run_handler_or_drain_body<P: ResponseHeadPolicy>(
     response: Response,
     body: DecodedBody<'_>,
     sink: &mut HandlerSink,

@@ -16,7 +16,7 @@ pub(super) struct OutgoingRequest<'a> {
     pub(super) default_headers: &'a DefaultHeaders,
     pub(super) request: &'a Request,
     pub(super) url: &'a Url,
-    /// Set to the error of the request body, if the body fails.
+    /// Receives the error of a request body that could not be read.
     pub(super) body_error_slot: Option<&'a BodyErrorSlot>,
     pub(super) hop_clock: &'a HopClock,
 }

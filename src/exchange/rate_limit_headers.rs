@@ -35,7 +35,7 @@ pub(crate) struct AnnouncedRateLimit {
 impl AnnouncedRateLimit {
     /// Parses the announced rate limit, and returns the strictest if there are several. Headers
     /// without a rate limit cost a single scan of the header names.
-    pub(super) fn from_headers(headers: &HeaderMap) -> Option<Self> {
+    pub(super) fn parse_announced_rate_limit(headers: &HeaderMap) -> Option<Self> {
         if !headers
             .keys()
             .any(|name| is_rate_limit_header(name.as_str()))
@@ -72,9 +72,10 @@ fn parse_remaining_and_reset_headers(
     reset: &str,
 ) -> Option<AnnouncedRateLimit> {
     Some(AnnouncedRateLimit {
-        remaining_requests: parse_non_negative_number(header_str(headers, remaining)?)? as u64,
+        remaining_requests: parse_non_negative_number(header_value_as_str(headers, remaining)?)?
+            as u64,
         reset_after: delay_until_reset(
-            parse_non_negative_number(header_str(headers, reset)?)?,
+            parse_non_negative_number(header_value_as_str(headers, reset)?)?,
             headers,
         )?,
     })
@@ -103,7 +104,7 @@ fn delay_until_reset(reset: f64, headers: &HeaderMap) -> Option<Duration> {
     Some(reset_at.duration_since(now).unwrap_or_default())
 }
 
-fn header_str<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+fn header_value_as_str<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
@@ -159,7 +160,7 @@ fn parse_ratelimit_list_item<'a>(
     })
 }
 
-/// The window length of the policy `name` in `RateLimit-Policy`, in seconds.
+/// Returns the window length, in seconds, of the policy `name` in `RateLimit-Policy`.
 fn policy_window_seconds(headers: &HeaderMap, name: &str) -> Option<u64> {
     let text = joined_header_values(headers, "ratelimit-policy");
     split_outside_quotes(&text, ',').find_map(|policy| {
@@ -173,8 +174,8 @@ fn policy_window_seconds(headers: &HeaderMap, name: &str) -> Option<u64> {
     })
 }
 
-/// The values of a list header, joined by commas. The name of a policy may hold bytes that are not
-/// ASCII. Malformed UTF-8 is replaced.
+/// Returns the values of a list header, joined by commas. Malformed UTF-8 is replaced, because the
+/// name of a policy may contain bytes that are not ASCII.
 fn joined_header_values(headers: &HeaderMap, name: &str) -> String {
     let values = headers.get_all(name).iter();
     let texts = values.map(|value| String::from_utf8_lossy(value.as_bytes()));
@@ -219,7 +220,7 @@ mod tests {
             let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
             map.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        let rate_limit = AnnouncedRateLimit::from_headers(&map)?;
+        let rate_limit = AnnouncedRateLimit::parse_announced_rate_limit(&map)?;
         Some((
             rate_limit.remaining_requests,
             rate_limit.reset_after.as_secs(),

@@ -28,7 +28,8 @@ pub(crate) struct DefaultHeaders {
     pub(crate) accept_encoding: Option<HeaderValue>,
     /// The headers for all requests.
     pub(crate) headers_for_all_requests: HeaderMap,
-    /// The headers for requests to one origin, by origin. The values may contain credentials.
+    /// The headers for requests to one origin. The key is the origin. The values may contain
+    /// credentials.
     pub(crate) headers_by_origin: HashMap<Box<str>, HeaderMap>,
     /// The user's callback that returns the headers for an origin without an entry in
     /// `headers_by_origin`.
@@ -207,8 +208,8 @@ fn request_target(url: &Url, target_form: RequestTargetForm) -> Result<Uri, Erro
 }
 
 thread_local! {
-    /// The last `Host` value on this thread. The next request is often to the same host, and then
-    /// shares the memory of this value.
+    /// The last `Host` value on this thread. The next request is often to the same host, so it can
+    /// share the memory of this value.
     static LAST_HOST_HEADER_VALUE: RefCell<HeaderValue> = const { RefCell::new(HeaderValue::from_static("")) };
 }
 

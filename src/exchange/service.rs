@@ -52,13 +52,13 @@ impl TransportService {
                     .await
                     .map_err(service_error)?;
                 clock.record_connected(Instant::now());
-                clock.record_sent();
+                clock.record_maybe_sent();
                 match service.call(request).await {
                     Ok(response) => Ok(response.map(ServiceBody::new)),
                     Err(error) => {
                         let error = service_error(error);
                         if !error.maybe_sent() {
-                            clock.reset(clock.hop_started_at());
+                            clock.reset_for_new_hop(clock.hop_started_at());
                         }
                         Err(error)
                     }

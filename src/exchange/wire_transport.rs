@@ -17,8 +17,8 @@ use crate::wire::{
 };
 
 /// The maximum number of replays of a request that is refused by connections in shutdown (RFC 9113
-/// §6.8). A server that serves only a few requests per connection refuses all later ones, so a
-/// request may be refused several times.
+/// §6.8). A server that serves only a few requests per connection refuses all other requests on it,
+/// so a request may be refused several times.
 const MAX_REPLAYS_AFTER_SHUTDOWN: u32 = 8;
 
 pub(super) fn is_origin_protocol_unknown(wire: &Wire, url: &Url, proxy: Option<&Proxy>) -> bool {
@@ -75,7 +75,7 @@ pub(super) async fn send_request(
         // An earlier connection may have delivered the request to the server, even if this one did
         // not.
         if was_sent {
-            clock.record_sent();
+            clock.record_maybe_sent();
         }
         was_sent = clock.maybe_sent();
         source = match connection_source_for_replay(&send_error, unsent.is_some(), request) {

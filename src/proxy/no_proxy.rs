@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use url::{Host, Url};
 
-use crate::host_name::{is_localhost, is_subdomain};
+use crate::host_name::{is_localhost_or_subdomain, is_subdomain};
 
 /// A parsed `NO_PROXY` list.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -151,7 +151,7 @@ fn is_same_or_subdomain(name: &str, domain: &str) -> bool {
 /// are not resolved.
 fn is_localhost_or_loopback(url: &Url) -> bool {
     match url.host() {
-        Some(Host::Domain(name)) => is_localhost(name),
+        Some(Host::Domain(name)) => is_localhost_or_subdomain(name),
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
         None => false,

@@ -210,7 +210,7 @@ mod tests {
             port,
             proxy: None,
         };
-        clock.reset(Instant::now());
+        clock.reset_for_new_hop(Instant::now());
         let mut request = http::Request::new(Body::default());
         let host = http::HeaderValue::from_static("test");
         request.headers_mut().insert("host", host);

@@ -65,7 +65,7 @@ impl<'a> ResultSample<'a> {
             .map(Self::from_response)
             .unwrap_or_default();
         Self {
-            origin: error.origin().or(status_error_response.origin),
+            origin: error.url_origin().or(status_error_response.origin),
             error_kind: Some(error.kind()),
             attempt_count: error.attempts().len(),
             timings: error.timings(),

@@ -15,7 +15,7 @@ pub(super) fn parse_cookie_date(text: &[u8]) -> Option<i64> {
         // A token is tried as a time, a day, a month and a year, in this order. A part that was
         // already found is not tried again.
         if time.is_none()
-            && let Some(parsed) = parse_time(token)
+            && let Some(parsed) = parse_hour_minute_second(token)
         {
             time = Some(parsed);
         } else if day.is_none()
@@ -54,14 +54,14 @@ fn is_delimiter_byte(byte: u8) -> bool {
 
 /// Parses a time of the form `h:m:s`, in which each number has one or two digits. Text after the
 /// seconds is ignored, unless it begins with a digit.
-fn parse_time(token: &[u8]) -> Option<(i64, i64, i64)> {
+fn parse_hour_minute_second(token: &[u8]) -> Option<(i64, i64, i64)> {
     let (hour, rest) = parse_leading_number(token, 1..=2)?;
     let (minute, rest) = parse_leading_number(rest.strip_prefix(b":")?, 1..=2)?;
     let (second, _) = parse_leading_number(rest.strip_prefix(b":")?, 1..=2)?;
     Some((hour, minute, second))
 }
 
-/// Returns the month, from 1, of a token that begins with the first three letters of its name.
+/// Returns the number (1 to 12) of the month whose first three letters the token begins with.
 fn parse_month(token: &[u8]) -> Option<i64> {
     let abbreviation = token.get(..3)?.to_ascii_lowercase();
     let index = MONTH_ABBREVIATIONS

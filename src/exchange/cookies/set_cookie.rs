@@ -41,7 +41,7 @@ impl Cookie {
         if attributes.is_secure && !is_secure_channel(url) {
             return None;
         }
-        // A name with one of these prefixes has requirements (RFC 6265bis §4.1.3).
+        // A name with such a prefix has requirements (RFC 6265bis §4.1.3).
         let satisfies_prefix = if has_name_prefix(name, b"__Secure-") {
             attributes.is_secure
         } else if has_name_prefix(name, b"__Host-") {
@@ -98,7 +98,7 @@ impl<'a> CookieAttributes<'a> {
             match &*name.to_ascii_lowercase() {
                 b"expires" => {
                     attributes.expires_unix_seconds =
-                        parse_cookie_date(value).or(attributes.expires_unix_seconds)
+                        parse_cookie_date(value).or(attributes.expires_unix_seconds);
                 }
                 b"max-age" => {
                     attributes.max_age_seconds =
@@ -146,7 +146,7 @@ fn split_name_and_value(part: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((part[..equals].trim_ascii(), part[equals + 1..].trim_ascii()))
 }
 
-/// Whether a cookie name starts with an ASCII prefix, in any case.
+/// Whether a cookie name starts with an ASCII prefix, in upper or lower case.
 fn has_name_prefix(name: &[u8], prefix: &[u8]) -> bool {
     name.get(..prefix.len())
         .is_some_and(|start| start.eq_ignore_ascii_case(prefix))

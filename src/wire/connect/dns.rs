@@ -22,7 +22,7 @@ use self::lookup::{LookupChannel, LookupResult, LookupTask};
 use self::lookup_error::LookupError;
 use crate::error::{Error, ErrorKind};
 use crate::hop_clock::HopClock;
-use crate::host_name::is_localhost;
+use crate::host_name::is_localhost_or_subdomain;
 use crate::resolve::Resolve;
 
 /// The number of permits for lookups by the user's resolver.
@@ -124,7 +124,7 @@ impl Resolver {
         name: &str,
         clock: &HopClock,
     ) -> Result<ResolvedAddresses, Error> {
-        if is_localhost(name) {
+        if is_localhost_or_subdomain(name) {
             return Ok(loopback_addresses());
         }
         let result = loop {
@@ -155,7 +155,7 @@ impl Resolver {
     ) -> Option<PendingLookup> {
         let shared_state = &self.shared_state;
         if !self.is_out_of_lookup_permits()
-            || is_localhost(name)
+            || is_localhost_or_subdomain(name)
             || shared_state.waiting_lookup_count.load(Relaxed) >= MAX_WAITING_LOOKUPS_WITHOUT_SLOT
             || shared_state.has_cached_addresses(name)
         {

@@ -64,7 +64,7 @@ impl Connection {
             self.drive(cx);
             let written = self.io_counts.bytes_written();
             if written > 0 {
-                clock.record_sent();
+                clock.record_maybe_sent();
             }
             // The peer is still reading a long request body, so its response is not overdue.
             if before > 0 && written > before {

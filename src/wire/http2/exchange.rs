@@ -49,7 +49,7 @@ pub(in crate::wire) async fn exchange(
         sent_at: Instant::now(),
         bytes_read_before_sending: lease.connection_state.bytes_read(),
     });
-    clock.record_sent();
+    clock.record_maybe_sent();
     let mut upload = (!is_empty).then(|| Upload::new(body, stream));
     let mut informational = 0;
     let response = poll_fn(|cx| {

@@ -176,7 +176,7 @@ impl Client {
         request: Request<Body>,
         source: ConnectionSource,
     ) -> Result<(Parts, IncomingBody), FailedSend> {
-        self.clock.reset(Instant::now());
+        self.clock.reset_for_new_hop(Instant::now());
         let mut unsent = Some(request);
         let mut sticky_connection = self.take_sticky();
         let sent = self

@@ -152,7 +152,7 @@ async fn fetch_repeatedly(wire: &Wire, port: u16, times: usize) {
     let mut sticky_connection = StickyConnection::default();
     let origin = format!("http://127.0.0.1:{port}");
     for _ in 0..times {
-        clock.reset(Instant::now());
+        clock.reset_for_new_hop(Instant::now());
         let target = plain_target(&origin, port);
         let (_, mut incoming) = wire
             .send(

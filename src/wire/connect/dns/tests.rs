@@ -290,7 +290,7 @@ async fn wait_for_a_lookup_permit_is_queued_time() {
     sleep(Duration::from_millis(100)).await;
     let begin = Instant::now();
     let clock = HopClock::new(begin);
-    clock.reset(begin);
+    clock.reset_for_new_hop(begin);
     let mut request = std::pin::pin!(resolver.look_up("live.example", &clock));
     let early = timeout(Duration::from_millis(50), request.as_mut());
     assert!(early.await.is_err());
@@ -396,7 +396,7 @@ fn wait_for_a_blocking_thread_is_queued_time() {
         let (release, released) = std::sync::mpsc::channel::<()>();
         let blocking = tokio::task::spawn_blocking(move || released.recv());
         let clock = HopClock::new(Instant::now());
-        clock.reset(Instant::now());
+        clock.reset_for_new_hop(Instant::now());
         let resolver = Resolver::new(DnsConfig::default());
         // The system's resolver needs no name server for an address.
         let mut request = std::pin::pin!(resolver.look_up("127.0.0.1", &clock));

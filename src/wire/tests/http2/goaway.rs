@@ -42,7 +42,7 @@ async fn a_graceful_goaway_lets_streams_finish_and_diverts_new_requests() {
         eventually("the GOAWAY is sent", || goaway_sent.load(SeqCst) == 1).await;
         // Waits until the client has read the frame.
         tokio::time::sleep(Duration::from_millis(200)).await;
-        other.reset(Instant::now());
+        other.reset_for_new_hop(Instant::now());
         let origin = format!("http://127.0.0.1:{}", server.port);
         let target = plain_target(&origin, server.port);
         let mut sticky_connection = StickyConnection::default();
@@ -99,7 +99,7 @@ fn refusal_reason(failure: &SendError) -> Option<RefusalReason> {
 
 async fn post(client: &Client, port: u16) -> Result<StatusCode, (SendError, bool)> {
     let clock = HopClock::new(Instant::now());
-    clock.reset(Instant::now());
+    clock.reset_for_new_hop(Instant::now());
     let origin = format!("http://127.0.0.1:{port}");
     let request = request("POST", Body::from("body"));
     let sent = client

@@ -152,7 +152,7 @@ impl Client {
     async fn fetch_many(&self, port: u16, count: usize) -> Vec<Result<Bytes, ErrorKind>> {
         let exchanges = (0..count).map(|_| async move {
             let clock = HopClock::new(Instant::now());
-            clock.reset(Instant::now());
+            clock.reset_for_new_hop(Instant::now());
             let origin = format!("http://127.0.0.1:{port}");
             let target = plain_target(&origin, port);
             let mut sticky_connection = StickyConnection::default();
