@@ -109,7 +109,7 @@ impl SteadySchedule {
                     break;
                 }
                 StartDecision::WaitUntil(at) => self.now = at,
-                StartDecision::Idle => match self.in_flight.pop_front() {
+                StartDecision::WaitForChange => match self.in_flight.pop_front() {
                     Some((slot, _)) => self.schedule.settle(slot),
                     None => break,
                 },

@@ -48,14 +48,14 @@ impl Host {
         K: TryInto<HeaderName>,
         V: TryInto<HeaderValue>,
     {
-        self.insert_header(credentials::parse_header_name_and_value(name, value))
+        self.insert_header_or_record_error(credentials::parse_header_name_and_value(name, value))
     }
 
     /// Sets `Authorization` to the bearer token `token` (RFC 6750). Default: none.
     #[must_use]
     pub fn bearer_auth(self, token: impl AsRef<str>) -> Self {
         let value = credentials::bearer_authorization(token.as_ref());
-        self.insert_header(value.map(|value| (header::AUTHORIZATION, value)))
+        self.insert_header_or_record_error(value.map(|value| (header::AUTHORIZATION, value)))
     }
 
     /// Sets `Authorization` to a user name and password (basic authentication, RFC 7617). Default:
@@ -64,7 +64,7 @@ impl Host {
     pub fn basic_auth(self, user: impl AsRef<str>, password: impl AsRef<str>) -> Self {
         let (user, password) = (user.as_ref().as_bytes(), password.as_ref().as_bytes());
         let value = credentials::basic_authorization(user, password);
-        self.insert_header(value.map(|value| (header::AUTHORIZATION, value)))
+        self.insert_header_or_record_error(value.map(|value| (header::AUTHORIZATION, value)))
     }
 
     /// Sets a function that provides the bearer token for `Authorization`. Default: none.
@@ -138,7 +138,10 @@ impl Host {
         concurrency.is_some() || rate.is_some() || breaker.is_some()
     }
 
-    fn insert_header(mut self, header: Result<(HeaderName, HeaderValue), InvalidReason>) -> Self {
+    fn insert_header_or_record_error(
+        mut self,
+        header: Result<(HeaderName, HeaderValue), InvalidReason>,
+    ) -> Self {
         let inserted = header.and_then(|(name, value)| {
             let inserted = self.headers.try_insert(name, value);
             inserted.map_err(|_| "there are too many headers".into())

@@ -76,8 +76,8 @@ struct HalfLimitTrial {
 
 #[derive(Copy, Clone, Debug, Default)]
 struct MeasurementRound {
-    /// The start number of the first exchange of the round. Exchanges with lower numbers belong to
-    /// earlier rounds.
+    /// The sequence number of the first exchange of the round. Exchanges with lower numbers belong
+    /// to earlier rounds.
     first_start_seq: u64,
     success_count: usize,
     failure_count: usize,
@@ -104,9 +104,9 @@ impl AdaptiveConcurrencyLimit {
         }
     }
 
-    /// Records the outcome of an exchange, and returns the new limit. `start_seq` is the start
-    /// number of the exchange, and `start_count` is the number of starts so far. `is_saturated`
-    /// tells whether the limit is fully used.
+    /// Records the outcome of an exchange, and returns the new limit. `start_seq` is the sequence
+    /// number of the exchange, and `start_count` is the number of exchanges started so far.
+    /// `is_saturated` tells whether the limit is fully used.
     pub(super) fn record_exchange_outcome(
         &mut self,
         observation: &RouteObservation,

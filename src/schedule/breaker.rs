@@ -101,9 +101,9 @@ impl CircuitBreaker {
         }
     }
 
-    /// Records the start of a request that [`Self::check_admission`] has granted. Returns an id if
-    /// the request is the probe.
-    pub(super) fn record_start(&mut self) -> Option<ProbeId> {
+    /// Records the start of a request that [`Self::check_admission`] has granted. If the breaker is
+    /// open, the request is the probe: returns its id and makes the breaker half-open.
+    pub(super) fn start_probe_if_open(&mut self) -> Option<ProbeId> {
         let BreakerState::Open(_) = self.breaker_state else {
             return None;
         };
@@ -217,12 +217,12 @@ mod tests {
         let mut breaker = breaker(100);
         assert!(!breaker.record_observed_health(None, RouteHealth::Unreachable, at(0)));
         assert_eq!(breaker.check_admission(at(0)), RouteAdmission::Granted);
-        assert_eq!(breaker.record_start(), None);
+        assert_eq!(breaker.start_probe_if_open(), None);
         assert!(!breaker.record_observed_health(None, RouteHealth::Unreachable, at(1)));
         let wait = RouteAdmission::MustWait(Admission::RefusedUntilEventOrInstant(at(101)));
         assert_eq!(breaker.check_admission(at(100)), wait);
         assert_eq!(breaker.check_admission(at(101)), RouteAdmission::Granted);
-        let probe = breaker.record_start();
+        let probe = breaker.start_probe_if_open();
         assert!(probe.is_some());
         let wait = RouteAdmission::MustWait(Admission::RefusedUntilEvent);
         assert_eq!(breaker.check_admission(at(101)), wait);
@@ -236,7 +236,7 @@ mod tests {
         for _ in 0..2 {
             breaker.record_observed_health(None, RouteHealth::Unreachable, at(0));
         }
-        let probe = breaker.record_start();
+        let probe = breaker.start_probe_if_open();
         assert!(breaker.record_observed_health(probe, RouteHealth::Unreachable, at(100)));
         assert_eq!(breaker.check_admission(at(100)), RouteAdmission::RejectJob);
         assert!(!breaker.is_evictable(at(299)) && breaker.is_evictable(at(300)));
@@ -248,9 +248,9 @@ mod tests {
         for _ in 0..2 {
             breaker.record_observed_health(None, RouteHealth::Unreachable, at(0));
         }
-        let dropped = breaker.record_start();
+        let dropped = breaker.start_probe_if_open();
         breaker.permit_new_probe_if_undecided(dropped);
-        let current = breaker.record_start();
+        let current = breaker.start_probe_if_open();
         assert_ne!(dropped, current);
         assert!(!breaker.close_if_current_probe(dropped));
         assert!(!breaker.record_observed_health(dropped, RouteHealth::Unreachable, at(1)));

@@ -54,9 +54,9 @@ impl ConcurrencyLimit {
         was_full && !self.is_limit_reached()
     }
 
-    /// Adapts the limit to the outcome of an exchange. `start_seq` is the start number of the
-    /// exchange, and `start_count` is the number of starts so far. Returns true if this makes room
-    /// for another request.
+    /// Adapts the limit to the outcome of an exchange. `start_seq` is the sequence number of the
+    /// exchange, and `start_count` is the number of exchanges started so far. Returns true if this
+    /// makes room for another request.
     pub(super) fn record_exchange_outcome(
         &mut self,
         observation: &RouteObservation,

@@ -157,8 +157,9 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Removes a queue. Removes its share of the lane if the share has no other queue. Makes its
-    /// route an eviction candidate if the route has no other queue.
+    /// Removes a queue. Also removes the share (the part of the lane that the batch uses) if the
+    /// share has no other queue. Makes the route an eviction candidate if the route has no other
+    /// queue.
     fn remove_queue(&mut self, queue: usize) {
         let removed = self.queues.remove(queue);
         let route = &mut self.routes[removed.route];

@@ -8,7 +8,7 @@ use super::{LaneId, RouteObservation, Schedulable, Schedule, Slot, Time};
 
 impl<J: Schedulable> Schedule<J> {
     /// Records the outcome of an exchange in the circuit breaker and the adaptive limits. The
-    /// caller settles `slot` after this call.
+    /// caller settles (returns) `slot` after this call.
     ///
     /// If the response announces a rate limit, the caller first calls
     /// [`apply_rate_limit_announcement`](Self::apply_rate_limit_announcement).
@@ -60,7 +60,7 @@ impl<J: Schedulable> Schedule<J> {
 
     /// Applies the rate limit that a host announced in the response to the request of `slot`: the
     /// host accepts `remaining_requests` more requests in the next `nanos_until_reset` nanoseconds.
-    /// The caller settles `slot` after this call.
+    /// The caller settles (returns) `slot` after this call.
     pub(crate) fn apply_rate_limit_announcement(
         &mut self,
         slot: &Slot,
@@ -73,7 +73,7 @@ impl<J: Schedulable> Schedule<J> {
         let announcement = RateLimitAnnouncement {
             remaining_requests,
             nanos_until_reset,
-            start_seq: slot.start_seq,
+            announcing_start_seq: slot.start_seq,
         };
         lane.gate
             .apply_rate_limit_announcement(announcement, lane.start_count, queued as u64, now);

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// A map keyed by slab indices.
-pub(super) type IndexMap<V> = HashMap<usize, V, BuildHasherDefault<IndexHasher>>;
+pub(super) type SlabIndexMap<V> = HashMap<usize, V, BuildHasherDefault<SlabIndexHasher>>;
 
 /// Hashes a slab index with one multiplication.
 ///
 /// The schedule assigns the indices, so no peer can provoke hash collisions.
 #[derive(Default)]
-pub(super) struct IndexHasher(u64);
+pub(super) struct SlabIndexHasher(u64);
 
-impl Hasher for IndexHasher {
+impl Hasher for SlabIndexHasher {
     fn write(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             self.write_usize(usize::from(byte));

@@ -144,8 +144,8 @@ pub(crate) enum StartDecision<J> {
     Start(Slot, J),
     /// Nothing may start before this instant, unless the schedule is changed earlier.
     WaitUntil(Time),
-    /// Nothing may start unless the schedule is changed.
-    Idle,
+    /// Nothing may start until the schedule is changed.
+    WaitForChange,
 }
 
 /// The state of all batches and lanes. The [module documentation](self) explains the design.
@@ -366,11 +366,11 @@ impl<J: Schedulable> Schedule<J> {
     /// `at` or earlier.
     fn decision_without_start(&self, at: Option<Time>) -> StartDecision<J> {
         if self.queued_count == 0 {
-            return StartDecision::Idle;
+            return StartDecision::WaitForChange;
         }
         at.into_iter()
             .chain(self.next_timer_or_deadline())
             .min()
-            .map_or(StartDecision::Idle, StartDecision::WaitUntil)
+            .map_or(StartDecision::WaitForChange, StartDecision::WaitUntil)
     }
 }

@@ -1,4 +1,5 @@
-//! Parks refused queues and batches, and wakes them.
+//! Parks queues and batches whose start was refused, and wakes them. A parked queue or batch is not
+//! checked again until a start may be possible.
 //!
 //! A parked queue or batch is not checked until the gate that refused it may have opened. If the
 //! gate of a batch may have opened, the batch becomes runnable at once. A lane, in contrast, may
@@ -19,7 +20,8 @@ use super::run_state::RunState;
 use super::timer::{EarliestTimer, TimerTarget};
 use super::{Schedulable, Schedule};
 
-/// The queues that one lane, share or route has refused, and the timer that wakes them.
+/// The queues that one lane, route, or share of a batch in a lane has refused, and the timer that
+/// wakes them.
 #[derive(Debug, Default)]
 pub(super) struct ParkingLot {
     /// The slab indices of the queues, in the order in which they are woken.
@@ -27,8 +29,8 @@ pub(super) struct ParkingLot {
     pub(super) earliest_timer: EarliestTimer,
 }
 
-/// Identifies the parking lot of a lane, share or route by the slab index of that lane, share or
-/// route.
+/// Identifies the parking lot of a lane, of a route, or of a batch's share of a lane, by slab
+/// index.
 #[derive(Copy, Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum ParkingLotId {
     Lane(usize),
@@ -84,8 +86,8 @@ impl<J: Schedulable> Schedule<J> {
         })
     }
 
-    /// Wakes the first parked queue whose batch is not parked. Queues of parked batches before it
-    /// return to their run queues without a wake-up.
+    /// Wakes the first queue in a parking lot whose batch is not parked. Queues of parked batches
+    /// before it return to their run queues without a wake-up.
     pub(super) fn wake_next_queue_of_lot(&mut self, lot: ParkingLotId) {
         loop {
             let popped = match lot {
@@ -97,8 +99,9 @@ impl<J: Schedulable> Schedule<J> {
             let Some(queue) = popped else {
                 return;
             };
-            // All queues of a share belong to one batch. The last parked queue has no other queue
-            // to wake next, so it takes its turn after the other queues of the batch.
+            // All queues of a share (a batch's part of a lane) belong to one batch. The last parked
+            // queue has no other queue to wake next, so it takes its turn after the other queues of
+            // the batch.
             let is_last_of_share = matches!(lot, ParkingLotId::Share(_))
                 && self
                     .find_parking_lot_mut(lot)
@@ -116,8 +119,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Removes the first queue from the lot of a lane or route. In a lane, a queue of the same
-    /// share that has a job of a higher priority is removed instead.
+    /// Removes the first queue from the parking lot of a lane or route. In a lane, another queue of
+    /// the same batch is removed instead if it has a job of a higher priority.
     fn pop_queue_from_lane_or_route(&mut self, lot: ParkingLotId) -> Option<usize> {
         let queue = self.find_parking_lot_mut(lot)?.parked_queues.pop_front()?;
         let share = self.queues[queue].share;
@@ -135,8 +138,8 @@ impl<J: Schedulable> Schedule<J> {
         Some(highest)
     }
 
-    /// Removes the queue with the highest-priority job from the lot of a share. Of several such
-    /// queues, removes the first.
+    /// Removes the queue with the highest-priority job from the parking lot of a share (a batch's
+    /// part of a lane). Of several such queues, removes the first.
     fn pop_queue_from_share(&mut self, share: usize) -> Option<usize> {
         let parked = &mut self.shares[share].parking_lot.parked_queues;
         let level = |&queue: &usize| self.queues[queue].ready_jobs.highest_level();
@@ -158,7 +161,8 @@ impl<J: Schedulable> Schedule<J> {
         let (rejected, kept): (VecDeque<usize>, VecDeque<usize>) = parked
             .into_iter()
             .partition(|&queue| self.queues[queue].route == route);
-        // Another queue of the route may be parked on its share.
+        // A queue of the route may also be parked on its batch's share of the lane, behind another
+        // queue.
         let behind_others: Vec<usize> = kept
             .iter()
             .filter_map(|&queue| {
@@ -179,8 +183,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Lets the next queue of a share take its turn in the lane. Does nothing unless `lot` belongs
-    /// to a lane.
+    /// Lets the next queue of the same batch take its turn in the lane. Does nothing unless `lot`
+    /// is the parking lot of a lane.
     fn yield_lane_turn_to_share(&mut self, queue: usize, lot: ParkingLotId) {
         if let ParkingLotId::Lane(_) = lot {
             let share = self.queues[queue].share;
@@ -189,15 +193,15 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Wakes the next queue of a lot. Called after the queue that the lot woke last was checked, or
-    /// if that queue is not going to be checked.
+    /// Wakes the next queue in a parking lot. Called after the queue that the lot woke last was
+    /// checked, or if that queue is not going to be checked.
     pub(super) fn forward_wakeup(&mut self, queue: usize, lot: ParkingLotId) {
         self.wake_next_queue_of_lot(lot);
         self.yield_lane_turn_to_share(queue, lot);
     }
 
-    /// Passes the wake-ups of the queues of a batch on to other queues of the same lots. Called if
-    /// the batch is not going to be checked.
+    /// Passes the wake-ups of the queues of a batch on to other queues in the same parking lots.
+    /// Called if the batch is not going to be checked.
     fn forward_wakeups_of_batch(&mut self, batch: usize) {
         while let Some((queue, lot)) = self.pop_woken_queue(batch) {
             self.add_to_run_queue(queue, None);
@@ -220,8 +224,8 @@ impl<J: Schedulable> Schedule<J> {
         self.forward_wakeups_of_batch(batch);
     }
 
-    /// Parks a queue that a lane, share or route has refused. A queue that the same lot has just
-    /// woken is parked at the front.
+    /// Parks a queue that a lane, route or share (a batch's part of a lane) has refused. A queue
+    /// that the same parking lot has just woken is parked at the front.
     pub(super) fn park_or_reject_queue(
         &mut self,
         queue: usize,
@@ -256,7 +260,7 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Removes a queue from the lot where it is parked.
+    /// Removes a queue from the parking lot in which it is parked.
     pub(super) fn remove_queue_from_lot(&mut self, queue: usize) {
         if let RunState::ParkedInLot(lot) = self.queues[queue].run_state
             && let Some(parking_lot) = self.find_parking_lot_mut(lot)

@@ -34,7 +34,7 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     /// Requeues a started job on the same route. The job does not start before `at`, but starts
-    /// before fresh jobs. The caller settles `slot` after this call.
+    /// before fresh jobs. The caller settles (returns) `slot` after this call.
     ///
     /// # Errors
     ///
@@ -56,7 +56,8 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     /// Requeues a started job on another route. The job starts before fresh jobs. Calls `limits`
-    /// only if the lane or the route does not exist. The caller settles `slot` after this call.
+    /// only if the lane or the route does not exist. The caller settles (returns) `slot` after this
+    /// call.
     ///
     /// # Errors
     ///
@@ -81,7 +82,8 @@ impl<J: Schedulable> Schedule<J> {
 
     /// Requeues a started job for the final round of its batch. The final round begins when no
     /// other job of the batch is queued or in flight, and no more jobs are
-    /// [expected](Self::set_expects_more_jobs). The caller settles `slot` after this call.
+    /// [expected](Self::set_expects_more_jobs). The caller settles (returns) `slot` after this
+    /// call.
     ///
     /// # Errors
     ///

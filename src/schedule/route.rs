@@ -37,7 +37,7 @@ impl<'a> RouteKey<'a> {
     }
 }
 
-/// The state of one route.
+/// The state of one route: a way to reach a host, directly or through one proxy.
 pub(super) struct Route {
     pub(super) lane: usize,
     /// The key of the proxy. `None`: the route is direct.
@@ -85,7 +85,7 @@ impl Route {
     }
 
     /// Returns the instant before which nothing starts on the route, because the breaker is open
-    /// and no request in flight can close it. `None` if a request may start earlier.
+    /// and no request in flight can close it. `None` in all other cases.
     pub(super) fn unavailable_until(&self) -> Option<Time> {
         self.breaker
             .open_until()

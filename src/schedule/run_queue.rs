@@ -19,7 +19,7 @@ pub(super) struct RunQueueRank {
     /// The highest level of the queue's ready jobs.
     pub(super) level: PriorityLevel,
     /// Whether a parking lot has woken the queue. A woken queue goes before other queues of its
-    /// level. After it has been checked, the lot wakes its next queue.
+    /// level. After it has been checked, the parking lot wakes its next queue.
     pub(super) is_woken: bool,
 }
 
@@ -106,8 +106,8 @@ impl RunQueue {
 }
 
 impl<J: Schedulable> Schedule<J> {
-    /// Makes a queue runnable at the level of its highest-priority job. `woken_by` is the lot that
-    /// has woken the queue.
+    /// Makes a queue runnable at the level of its highest-priority job. `woken_by` is the parking
+    /// lot that has woken the queue.
     pub(super) fn add_to_run_queue(&mut self, queue: usize, woken_by: Option<ParkingLotId>) {
         let enqueued = &mut self.queues[queue];
         let rank = RunQueueRank {
@@ -173,7 +173,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Removes and returns the queue whose turn it is, with the lot that has woken the queue.
+    /// Removes and returns the queue whose turn it is, with the parking lot that has woken the
+    /// queue.
     pub(super) fn pop_runnable_queue(
         &mut self,
         batch: usize,
@@ -186,7 +187,7 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Removes and returns the first woken queue, with the lot that has woken the queue.
+    /// Removes and returns the first woken queue, with the parking lot that has woken the queue.
     pub(super) fn pop_woken_queue(&mut self, batch: usize) -> Option<(usize, ParkingLotId)> {
         loop {
             let (queue, rank) = self.batches[batch].run_queue.pop_woken()?;

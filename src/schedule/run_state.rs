@@ -13,7 +13,7 @@ pub(super) enum RunState {
     /// The gate of the batch, or the concurrency limit of the queue, has refused a start. The batch
     /// or queue is not checked until that gate or limit may have opened.
     ParkedOnOwnLimit,
-    /// A lane, share or route has refused a start, and the queue is in its parking lot. The queue
-    /// is not checked until the lot wakes it.
+    /// A lane, route or share (a batch's part of a lane) has refused a start, and the queue is in
+    /// its parking lot. The queue is not checked until the parking lot wakes it.
     ParkedInLot(ParkingLotId),
 }

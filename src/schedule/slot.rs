@@ -32,7 +32,7 @@ pub(crate) struct Slot {
     pub(super) batch_id: BatchId,
     pub(super) lane: usize,
     pub(super) queue: usize,
-    /// The sequence number of this start among all starts in its lane, from 1.
+    /// The sequence number of this start among all starts in its lane, beginning at 1.
     pub(super) start_seq: u64,
     pub(super) is_scout: bool,
     /// The id of the probe (test request) of a circuit breaker. `None` if the request is not a
@@ -41,15 +41,15 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// Whether other requests of the route wait for this request as the scout (the first request to
-    /// an origin whose protocol is unknown). False after
+    /// Whether the request is a scout (the first request to an origin whose protocol is unknown)
+    /// for which other requests of the route may wait. False after
     /// [`end_wait_for_scout_or_probe`](super::Schedule::end_wait_for_scout_or_probe).
     pub(crate) fn is_scout(&self) -> bool {
         self.is_scout
     }
 
-    /// Whether other requests of the route wait for this request as the probe (test request) of a
-    /// circuit breaker. False after
+    /// Whether the request is a probe (the test request of a circuit breaker) for which other
+    /// requests of the route wait. False after
     /// [`end_wait_for_scout_or_probe`](super::Schedule::end_wait_for_scout_or_probe).
     pub(crate) fn is_probe(&self) -> bool {
         self.probe_id.is_some()

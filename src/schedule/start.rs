@@ -7,9 +7,9 @@ use super::run_state::RunState;
 use super::{BatchId, Schedulable, Schedule, Slot, Time};
 
 impl<J: Schedulable> Schedule<J> {
-    /// Starts a job of the first runnable queue for which the route, the lane, the share and the
-    /// concurrency limit of the queue grant a start. The caller has checked the gates of the
-    /// schedule and of the batch.
+    /// Starts a job of the first runnable queue for which the route, the lane, the batch's share of
+    /// the lane and the concurrency limit of the queue grant a start. The caller has checked the
+    /// gates of the schedule and of the batch.
     pub(super) fn try_start_job_of_batch(&mut self, batch: usize, now: Time) -> Option<(Slot, J)> {
         loop {
             let (queue, woken_by) = self.pop_runnable_queue(batch)?;
@@ -167,7 +167,7 @@ impl<J: Schedulable> Schedule<J> {
         let route = &mut self.routes[route];
         route.concurrency_limit.record_start();
         let scout_alone_until = route.scout_gate.record_start(now);
-        let probe_id = route.breaker.record_start();
+        let probe_id = route.breaker.start_probe_if_open();
         if let Some(deadline) = scout_alone_until {
             batch.scout_alone_until = deadline;
         }

@@ -1,11 +1,11 @@
-//! The state of a batch, of a lane, of a share, and of a queue.
+//! The state of a batch, of a lane, of a batch's share of a lane, and of a queue.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::concurrency::ConcurrencyLimit;
 use super::gate::{Gate, GateLimits};
-use super::index_hash::IndexMap;
+use super::index_hash::SlabIndexMap;
 use super::limits::{BatchLimits, LaneLimits};
 use super::parking::{ParkingLot, ParkingLotId};
 use super::priority::{PriorityLevel, ReadyJobs};
@@ -37,8 +37,8 @@ pub(super) struct Batch {
     /// The virtual time of the next turn of the batch.
     pub(super) next_turn_virtual_time: u64,
     pub(super) run_queue: RunQueue,
-    /// The slab index of the share of the batch in each lane, by the slab index of the lane.
-    pub(super) share_by_lane: IndexMap<usize>,
+    /// The slab indices of the batch's shares of lanes, by the slab index of the lane.
+    pub(super) share_by_lane: SlabIndexMap<usize>,
     /// The number of ready and delayed jobs of the batch.
     pub(super) queued_count: usize,
     /// The number of queued jobs that were abandoned since the last removal of abandoned jobs.
@@ -58,7 +58,7 @@ pub(super) struct Lane {
     pub(super) start_count: u64,
     pub(super) retry_budget: RetryBudgetState,
     pub(super) routes: RouteMap,
-    /// The queues that the gate of this lane has refused, at most one per share.
+    /// The queues that the gate of this lane has refused, at most one per batch.
     pub(super) parking_lot: ParkingLot,
     /// Whether the schedule's list of eviction candidates contains this lane.
     pub(super) is_eviction_candidate: bool,
@@ -72,8 +72,8 @@ pub(super) struct LaneShare {
     /// The queues that this share has refused, and the queues that wait for
     /// [`Self::queue_with_lane_turn`].
     pub(super) parking_lot: ParkingLot,
-    /// The queue that is parked on the lane, or that the lane has woken. The other queues of the
-    /// share wait for it, so that a batch has one turn per lane, however many routes it uses.
+    /// The queue that is parked on the lane, or that the lane has woken. The batch's other queues
+    /// in the lane wait for it, so that a batch has one turn per lane, however many routes it uses.
     pub(super) queue_with_lane_turn: Option<usize>,
 }
 
@@ -83,11 +83,12 @@ pub(super) struct Queue<J> {
     pub(super) lane: usize,
     pub(super) share: usize,
     pub(super) route: usize,
-    /// The adaptive concurrency limit that is learned on this route for the share. Unlimited if the
-    /// share has no adaptive limit.
+    /// The adaptive concurrency limit of the batch on this route. Unlimited if the batch sets no
+    /// adaptive limit.
     pub(super) concurrency_limit: ConcurrencyLimit,
     pub(super) run_state: RunState,
-    /// The lot that has woken this queue. `None` if the queue is not runnable because of a wake-up.
+    /// The parking lot that has woken this queue. `None` if the queue is not runnable because of a
+    /// wake-up.
     pub(super) woken_by_lot: Option<ParkingLotId>,
     /// The rank of the valid run-queue entry of this queue. Meaningful only while the queue is
     /// runnable.
@@ -125,7 +126,7 @@ impl Batch {
             run_state: RunState::Idle,
             next_turn_virtual_time: 0,
             run_queue: RunQueue::default(),
-            share_by_lane: IndexMap::default(),
+            share_by_lane: SlabIndexMap::default(),
             queued_count: 0,
             abandoned_count_since_removal: 0,
             final_round_jobs: Vec::new(),
@@ -174,15 +175,15 @@ impl LaneShare {
         }
     }
 
-    /// Whether one queue of this share may be removed. If it is the last queue, the share is
-    /// removed, too.
+    /// Whether one queue of the batch in the lane may be removed. The last queue may be removed
+    /// only if the share (the batch's part of the lane) may be removed, too.
     pub(super) fn is_one_queue_evictable(&self, now: Time) -> bool {
         self.queues.len() > 1 || self.gate.is_evictable(now)
     }
 }
 
 impl<J> Queue<J> {
-    /// `limits` are the limits of the share.
+    /// `limits` are the limits of the batch in the lane.
     pub(super) fn new(
         batch: usize,
         lane: usize,

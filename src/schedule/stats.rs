@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::block_reason::BlockReason;
-use super::index_hash::IndexMap;
+use super::index_hash::SlabIndexMap;
 use super::parking::ParkingLotId;
 use super::run_state::RunState;
 use super::state::{Batch, Queue};
@@ -70,7 +70,7 @@ impl<J: Schedulable> Schedule<J> {
         stats.in_flight_count = batch.gate.in_flight();
         let mut busiest = Vec::new();
         // The sums of the loads in lanes with several routes, which have several queues.
-        let mut sums: IndexMap<IndexedLaneLoad> = IndexMap::default();
+        let mut sums: SlabIndexMap<IndexedLaneLoad> = SlabIndexMap::default();
         let mut count = |queue: &Queue<J>| {
             let load = self.add_queue_to_stats(batch, queue, now, &mut stats);
             if self.shares[queue.share].queues.len() == 1 {
@@ -105,7 +105,7 @@ impl<J: Schedulable> Schedule<J> {
             in_flight_count: self.gate.in_flight(),
             ..ScheduleStats::default()
         };
-        let mut loads: IndexMap<IndexedLaneLoad> = IndexMap::default();
+        let mut loads: SlabIndexMap<IndexedLaneLoad> = SlabIndexMap::default();
         for (_, queue) in &self.queues {
             let batch = &self.batches[queue.batch];
             if batch.is_removed {
@@ -159,8 +159,8 @@ impl<J: Schedulable> Schedule<J> {
             RunState::ParkedInLot(ParkingLotId::Lane(lane)) => {
                 self.lanes[lane].gate.block_reason(now)
             }
-            // If the share is open, the queue waits for another queue of the share, which the lane
-            // has refused.
+            // If the share (the batch's part of the lane) is open, the queue waits for another
+            // queue of the share, which the lane has refused.
             RunState::ParkedInLot(ParkingLotId::Share(share)) => self.shares[share]
                 .gate
                 .block_reason(now)
@@ -187,7 +187,7 @@ impl<J: Schedulable> Schedule<J> {
 
 /// Adds the load of a queue to the sum of its lane. The first queue with queued jobs determines the
 /// block reason.
-fn add_to_lane_sum(sums: &mut IndexMap<IndexedLaneLoad>, load: IndexedLaneLoad) {
+fn add_to_lane_sum(sums: &mut SlabIndexMap<IndexedLaneLoad>, load: IndexedLaneLoad) {
     let sum = sums.entry(load.lane_index).or_insert(IndexedLaneLoad {
         queued_count: 0,
         in_flight_count: 0,

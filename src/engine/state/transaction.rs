@@ -302,7 +302,7 @@ impl<'a> Transaction<'a> {
                     }
                 }
                 StartDecision::WaitUntil(at) => break Some(at),
-                StartDecision::Idle => break None,
+                StartDecision::WaitForChange => break None,
             }
         };
         for job in self.state.schedule.take_rejected_jobs() {

@@ -1,6 +1,6 @@
 //! A gate decides whether a request may start now.
 //!
-//! Each batch, each lane (usually a host), each share of a batch in a lane, and the schedule itself
+//! Each batch, each lane (usually a host), each batch's share of a lane, and the schedule itself
 //! have a gate. A gate combines independent conditions. Each condition is a small state machine in
 //! its own file:
 //!
@@ -31,7 +31,8 @@ use rate::RateLimiter;
 pub(crate) use server_limit::RateLimitAnnouncement;
 use server_limit::ServerLimit;
 
-/// The limits of one gate, and the adaptive limit of each route.
+/// The limits of one gate, and the adaptive limits of its routes (a route leads to a host, directly
+/// or through one proxy).
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct GateLimits {
     /// The maximum number of requests in flight. For an adaptive limit, its initial value.
@@ -151,7 +152,7 @@ impl Gate {
             .apply_announcement(announcement, start_count, queued, now);
     }
 
-    /// Lifts the server limit if the request with the start number `start_seq` has rechecked it:
+    /// Lifts the server limit if the request with the sequence number `start_seq` has rechecked it:
     /// the request started after the reset, and its response announced no limit. Returns true if
     /// the limit was lifted.
     pub(super) fn lift_server_limit_if_rechecked_by(&mut self, start_seq: u64) -> bool {
@@ -351,7 +352,7 @@ mod tests {
         let announcement = RateLimitAnnouncement {
             remaining_requests: 0,
             nanos_until_reset: 50 * MS,
-            start_seq: 1,
+            announcing_start_seq: 1,
         };
         gate.apply_rate_limit_announcement(announcement, 1, 9, at_ms(0));
         assert_eq!(

@@ -32,7 +32,7 @@ pub(crate) struct RateLimitAnnouncement {
     /// The time from the announcement to the reset.
     pub(crate) nanos_until_reset: u64,
     /// The `Slot::start_seq` of the request whose response contained the announcement.
-    pub(crate) start_seq: u64,
+    pub(crate) announcing_start_seq: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -42,7 +42,8 @@ pub(super) struct ServerLimit {
     /// The minimum time between two starts.
     min_start_interval_nanos: u64,
     last_start_at: Time,
-    /// The start number of the last request whose response announced a limit or lifted the limit.
+    /// The sequence number of the last request whose response announced a limit or lifted the
+    /// limit.
     latest_response_start_seq: u64,
     /// The number of starts in the lane so far.
     lane_start_count: u64,
@@ -56,7 +57,7 @@ pub(super) struct ServerLimit {
 #[derive(Copy, Clone, Debug)]
 struct LimitRecheck {
     started_at: Time,
-    start_seq: u64,
+    recheck_start_seq: u64,
 }
 
 impl ServerLimit {
@@ -75,7 +76,7 @@ impl ServerLimit {
         let RateLimitAnnouncement {
             remaining_requests,
             nanos_until_reset,
-            start_seq,
+            announcing_start_seq: start_seq,
         } = announcement;
         if start_seq < self.latest_response_start_seq {
             return;
@@ -132,18 +133,18 @@ impl ServerLimit {
         } else if !self.is_limit_lifted {
             self.pending_recheck.get_or_insert(LimitRecheck {
                 started_at: now,
-                start_seq: self.lane_start_count,
+                recheck_start_seq: self.lane_start_count,
             });
         }
     }
 
-    /// Lifts the limit if the request with the start number `start_seq` is the recheck or started
-    /// after the recheck. Called if the response to this request announced no limit. Returns true
-    /// if the limit was lifted.
+    /// Lifts the limit if the request with the sequence number `start_seq` is the recheck or
+    /// started after the recheck. Called if the response to this request announced no limit.
+    /// Returns true if the limit was lifted.
     pub(super) fn lift_limit_if_rechecked_by(&mut self, start_seq: u64) -> bool {
         let is_rechecked = self
             .pending_recheck
-            .is_some_and(|recheck| start_seq >= recheck.start_seq);
+            .is_some_and(|recheck| start_seq >= recheck.recheck_start_seq);
         if is_rechecked {
             self.pending_recheck = None;
             self.is_limit_lifted = true;
@@ -178,7 +179,7 @@ mod tests {
         let announcement = RateLimitAnnouncement {
             remaining_requests,
             nanos_until_reset: reset_ms * MS,
-            start_seq: 1,
+            announcing_start_seq: 1,
         };
         limit.apply_announcement(announcement, start_count, queued, at_ms(0));
         limit
@@ -258,12 +259,12 @@ mod tests {
         let outdated = RateLimitAnnouncement {
             remaining_requests: 0,
             nanos_until_reset: 5_000 * MS,
-            start_seq: 3,
+            announcing_start_seq: 3,
         };
         limit.apply_announcement(outdated, 4, 9, at_ms(5_000));
         assert_eq!(limit.check_admission(at_ms(5_000)), Admission::Granted);
         let current = RateLimitAnnouncement {
-            start_seq: 4,
+            announcing_start_seq: 4,
             ..outdated
         };
         limit.apply_announcement(current, 4, 9, at_ms(5_000));
@@ -277,7 +278,7 @@ mod tests {
         let earlier = RateLimitAnnouncement {
             remaining_requests: 50,
             nanos_until_reset: MS,
-            start_seq: 0,
+            announcing_start_seq: 0,
         };
         limit.apply_announcement(earlier, 1, 9, at_ms(0));
         assert_eq!(

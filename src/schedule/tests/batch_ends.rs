@@ -31,7 +31,7 @@ fn removed_batch_returns_ready_and_delayed_jobs() {
     assert!(sim.schedule.remove_batch(ended).is_empty());
     assert_eq!(sim.start().1.id, last);
     sim.now = at_ms(50);
-    assert!(matches!(sim.next(), StartDecision::Idle));
+    assert!(matches!(sim.next(), StartDecision::WaitForChange));
     sim.schedule.settle(in_flight);
     assert_eq!(sim.schedule.in_flight(ended), 0);
     assert!(sim.schedule.batches.len() == 1 && sim.schedule.delayed_jobs.is_empty());
@@ -48,7 +48,7 @@ fn removed_batch_accepts_no_jobs_even_if_its_index_is_reused() {
     let next = sim.add_batch(NO_LIMITS);
     assert_eq!(next.index, ended.index);
     sim.push(ended, "a");
-    assert!(matches!(sim.next(), StartDecision::Idle));
+    assert!(matches!(sim.next(), StartDecision::WaitForChange));
     assert_eq!(sim.rejected, [(at_ms(0), 1)]);
     assert!(sim.schedule.remove_batch(ended).is_empty());
     assert!(!sim.schedule.is_batch_blocked_only_by_hosts(ended, sim.now));
@@ -80,7 +80,7 @@ fn removed_batch_forwards_its_wakeup_in_a_lane() {
         sim.push(batch, "a");
     }
     let (slot, _) = sim.start();
-    assert!(matches!(sim.next(), StartDecision::Idle));
+    assert!(matches!(sim.next(), StartDecision::WaitForChange));
     sim.schedule.settle(slot);
     assert_eq!(sim.schedule.remove_batch(woken).len(), 1);
     assert_eq!(sim.start().0.batch_id(), last);
@@ -94,7 +94,7 @@ fn slot_of_a_removed_batch_counts_until_it_is_settled() {
     sim.push(other, "a");
     let (slot, _) = sim.start();
     sim.schedule.remove_batch(ended);
-    assert!(matches!(sim.next(), StartDecision::Idle));
+    assert!(matches!(sim.next(), StartDecision::WaitForChange));
     sim.schedule.settle(slot);
     assert_eq!(sim.start().0.batch_id(), other);
 }
@@ -259,7 +259,7 @@ fn finished_batch_leaves_nothing_queued() {
         sim.push(batch, &(job % 7).to_string());
     }
     sim.run(|_| Outcome::Done(MS));
-    assert!(matches!(sim.next(), StartDecision::Idle));
+    assert!(matches!(sim.next(), StartDecision::WaitForChange));
     assert_eq!(
         (sim.in_flight(), sim.schedule.queued_count, sim.starts.len()),
         (0, 0, 100)

@@ -125,7 +125,7 @@ fn jobs_for_a_host_in_a_long_outage_end_at_once_except_the_probe() {
     sim.schedule.settle(probe);
     sim.now = at_ms(29_999);
     sim.push_many(batch, "a", 3);
-    assert!(matches!(sim.next(), StartDecision::Idle));
+    assert!(matches!(sim.next(), StartDecision::WaitForChange));
     assert_eq!(sim.unreachable.len(), 3);
     sim.now = at_ms(30_000);
     sim.push_many(batch, "a", 3);
@@ -152,7 +152,7 @@ fn jobs_are_rejected_at_once_if_max_wait_is_zero() {
         sim.record_health(&slot, RouteHealth::Unreachable);
         sim.schedule.settle(slot);
     }
-    assert!(matches!(sim.next(), StartDecision::Idle));
+    assert!(matches!(sim.next(), StartDecision::WaitForChange));
     assert_eq!(sim.unreachable.len(), 5);
 }
 
@@ -181,7 +181,7 @@ fn failures_of_earlier_requests_do_not_prolong_the_outage() {
     sim.schedule.settle(late);
     sim.push(batch, "a");
     assert!(
-        matches!(sim.next(), StartDecision::Idle),
+        matches!(sim.next(), StartDecision::WaitForChange),
         "the probe is still in flight"
     );
     sim.record_health(&probe, RouteHealth::Healthy);
@@ -239,11 +239,11 @@ fn probe_without_an_outcome_is_followed_by_another() {
     let (cancelled, _) = sim.start();
     assert!(cancelled.is_probe() && cancelled.batch_id() == dropped);
     sim.schedule.remove_batch(dropped);
-    assert!(matches!(sim.next(), StartDecision::Idle));
+    assert!(matches!(sim.next(), StartDecision::WaitForChange));
     sim.schedule.settle(cancelled);
     let (again, next) = sim.start_all();
     assert!(again.len() == 1 && again[0].0.is_probe());
-    assert!(matches!(next, StartDecision::Idle));
+    assert!(matches!(next, StartDecision::WaitForChange));
 }
 
 #[test]

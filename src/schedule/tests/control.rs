@@ -127,12 +127,12 @@ fn held_batch_starts_nothing_and_leaves_the_slots_to_others() {
     assert_eq!(sim.start().0.batch_id(), other);
     sim.schedule.settle(slot);
     assert_eq!(sim.start().0.batch_id(), other);
-    assert!(matches!(sim.next(), StartDecision::Idle));
+    assert!(matches!(sim.next(), StartDecision::WaitForChange));
     let stats = sim.schedule.batch_stats(held, sim.now);
     assert_eq!(stats.queued_count_for_reason(BlockReason::BatchPaused), 3);
     sim.schedule.release_batch(held);
     assert!(
-        matches!(sim.next(), StartDecision::Idle),
+        matches!(sim.next(), StartDecision::WaitForChange),
         "both slots are taken"
     );
 }
@@ -144,17 +144,17 @@ fn held_batch_is_not_host_limited_and_continues_in_order() {
     sim.set_lane_limits("b", concurrency(1));
     sim.push_many(batch, "b", 2);
     sim.schedule.hold_batch(batch);
-    assert!(matches!(sim.next(), StartDecision::Idle));
+    assert!(matches!(sim.next(), StartDecision::WaitForChange));
     assert!(!sim.schedule.is_batch_blocked_only_by_hosts(batch, sim.now));
     sim.schedule.release_batch(batch);
     let (slot, first) = sim.start();
-    assert!(matches!(sim.next(), StartDecision::Idle));
+    assert!(matches!(sim.next(), StartDecision::WaitForChange));
     assert!(sim.schedule.is_batch_blocked_only_by_hosts(batch, sim.now));
     // The batch is held while its queue is parked on the lane.
     sim.schedule.hold_batch(batch);
     assert!(!sim.schedule.is_batch_blocked_only_by_hosts(batch, sim.now));
     sim.schedule.settle(slot);
-    assert!(matches!(sim.next(), StartDecision::Idle));
+    assert!(matches!(sim.next(), StartDecision::WaitForChange));
     sim.schedule.release_batch(batch);
     assert_eq!((first.id, sim.start().1.id), (0, 1));
 }
@@ -233,7 +233,7 @@ fn closed_lane_is_closed_for_one_batch_only_and_for_redirects_to_it() {
     assert_eq!(sim.start().0.batch_id(), other);
     sim.now = sim.now.plus_nanos(MS);
     sim.push(batch, "a");
-    assert!(matches!(sim.next(), StartDecision::Idle));
+    assert!(matches!(sim.next(), StartDecision::WaitForChange));
     assert!(sim.schedule.take_rejected_jobs().is_empty() && sim.rejected.len() == 1);
     assert!(
         sim.rejected

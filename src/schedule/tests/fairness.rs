@@ -139,7 +139,7 @@ fn full_batch_forwards_the_wakeup_of_a_lane() {
     let (slot_in_a, _) = sim.start();
     sim.push(narrow, "a");
     sim.push(last, "a");
-    assert!(matches!(sim.next(), StartDecision::Idle));
+    assert!(matches!(sim.next(), StartDecision::WaitForChange));
     sim.push_many(narrow, "b", 2);
     let (_busy, job) = sim.start();
     assert_eq!(&*job.lane, "b");
@@ -212,7 +212,7 @@ fn batch_is_host_limited_only_while_a_slot_idles_for_lack_of_a_host() {
     );
     sim.push_many(batch, "a", 3);
     let (slot, _) = sim.start();
-    assert!(matches!(sim.next(), StartDecision::Idle));
+    assert!(matches!(sim.next(), StartDecision::WaitForChange));
     assert!(sim.schedule.is_batch_blocked_only_by_hosts(batch, sim.now));
     sim.push(batch, "b");
     assert!(
@@ -220,7 +220,7 @@ fn batch_is_host_limited_only_while_a_slot_idles_for_lack_of_a_host() {
         "the new host may start"
     );
     let _other = sim.start();
-    assert!(matches!(sim.next(), StartDecision::Idle));
+    assert!(matches!(sim.next(), StartDecision::WaitForChange));
     assert!(
         !sim.schedule.is_batch_blocked_only_by_hosts(batch, sim.now),
         "no slot is idle"

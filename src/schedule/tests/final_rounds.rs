@@ -17,7 +17,7 @@ fn final_round_begins_when_nothing_else_of_the_batch_is_left() {
     let (slot, job) = take(0);
     assert!(sim.settle_for_final_round(slot, job));
     assert!(
-        matches!(sim.next(), StartDecision::Idle),
+        matches!(sim.next(), StartDecision::WaitForChange),
         "two are in flight"
     );
     let (slot, job) = take(1);
@@ -31,12 +31,12 @@ fn final_round_begins_when_nothing_else_of_the_batch_is_left() {
     sim.now = at_ms(5);
     let (slot, job) = sim.start();
     assert_eq!(job.id, 1);
-    assert!(matches!(sim.next(), StartDecision::Idle));
+    assert!(matches!(sim.next(), StartDecision::WaitForChange));
     sim.schedule.settle(slot);
     let (last, next) = sim.start_all();
     let ids: Vec<_> = last.iter().map(|(_, job)| job.id).collect();
     assert_eq!(ids, [0, 2], "although another batch is in flight");
-    assert!(matches!(next, StartDecision::Idle));
+    assert!(matches!(next, StartDecision::WaitForChange));
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn final_round_waits_while_more_jobs_are_expected() {
     sim.push(batch, "a");
     let (slot, job) = sim.start();
     assert!(sim.settle_for_final_round(slot, job));
-    assert!(matches!(sim.next(), StartDecision::Idle));
+    assert!(matches!(sim.next(), StartDecision::WaitForChange));
     assert!(
         sim.schedule.is_batch_blocked_only_by_hosts(batch, sim.now),
         "the caller may push more"
@@ -95,7 +95,7 @@ fn deadline_or_removal_returns_final_round_jobs() {
     }
     assert!(matches!(sim.next(), StartDecision::WaitUntil(at) if at == at_ms(100)));
     sim.now = at_ms(100);
-    assert!(matches!(sim.next(), StartDecision::Idle));
+    assert!(matches!(sim.next(), StartDecision::WaitForChange));
     assert_eq!(sim.rejected.len(), 3);
     assert!(!sim.schedule.set_expects_more_jobs(batch, false));
 

@@ -374,7 +374,7 @@ impl Model {
         let decision = self.sim.next();
         self.announced_wait = match &decision {
             StartDecision::WaitUntil(at) => Some(*at),
-            StartDecision::Start(..) | StartDecision::Idle => None,
+            StartDecision::Start(..) | StartDecision::WaitForChange => None,
         };
         self.take_rejected_jobs()?;
         let has_begun = self.note_begun_final_rounds()?;
@@ -386,7 +386,7 @@ impl Model {
                 self.check_start(slot, job, &could_start)
             }
             StartDecision::WaitUntil(at) => self.check_wait(Some(at)),
-            StartDecision::Idle => self.check_wait(None),
+            StartDecision::WaitForChange => self.check_wait(None),
         }
     }
 

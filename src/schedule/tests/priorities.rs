@@ -104,7 +104,7 @@ fn woken_job_of_low_priority_waits_and_its_lane_wakes_the_next() {
     let (slot, _) = sim.start();
     sim.push_with_level(one, "a", Low);
     sim.push(other, "a");
-    assert!(matches!(sim.next(), StartDecision::Idle));
+    assert!(matches!(sim.next(), StartDecision::WaitForChange));
     sim.push_with_level(one, "b", High);
     sim.push_with_level(one, "c", High);
     sim.schedule.settle(slot);

@@ -326,7 +326,7 @@ fn deadline_rejects_queued_jobs() {
     assert_eq!(ms_of(sim.start_times()), [0, 10, 20]);
     assert_eq!(sim.rejected, [(at_ms(25), 3), (at_ms(25), 4)]);
     sim.push(batch, "a");
-    assert!(matches!(sim.next(), StartDecision::Idle));
+    assert!(matches!(sim.next(), StartDecision::WaitForChange));
     assert_eq!(sim.rejected.len(), 3);
 }
 

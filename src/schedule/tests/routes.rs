@@ -281,7 +281,7 @@ fn jobs_of_a_dead_proxy_end_at_once_even_while_their_lane_is_full() {
         sim.push_proxied(batch, "a", "dead", 3);
     }
     assert!(
-        matches!(sim.next(), StartDecision::Idle),
+        matches!(sim.next(), StartDecision::WaitForChange),
         "the lane is full"
     );
     for (slot, _) in dead {
@@ -300,7 +300,7 @@ fn jobs_of_a_dead_proxy_end_at_once_even_while_their_lane_is_full() {
     let (probe, _) = probes.remove(probe);
     sim.record_health(&probe, RouteHealth::Unreachable);
     assert!(
-        matches!(sim.next(), StartDecision::Idle),
+        matches!(sim.next(), StartDecision::WaitForChange),
         "the lane is full"
     );
     assert_eq!(sim.unreachable.len(), 5, "all but the probe");
@@ -322,7 +322,7 @@ fn higher_level_starts_first_among_the_routes_of_a_batch() {
         proxy_key: Some("q"),
     };
     let (first, _) = sim.start();
-    assert!(matches!(sim.next(), StartDecision::Idle));
+    assert!(matches!(sim.next(), StartDecision::WaitForChange));
     for _ in 0..3 {
         sim.push_on_route(batch, high, PriorityLevel::High);
     }
@@ -344,7 +344,7 @@ fn closing_holding_and_statistics_of_a_lane_include_all_routes() {
     let (slot, _) = sim.start();
     assert!(sim.schedule.hold_lane("a"));
     sim.schedule.settle(slot);
-    assert!(matches!(sim.next(), StartDecision::Idle));
+    assert!(matches!(sim.next(), StartDecision::WaitForChange));
     for stats in [
         sim.schedule.batch_stats(batch, sim.now),
         sim.schedule.overall_stats(sim.now),

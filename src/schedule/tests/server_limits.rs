@@ -207,7 +207,7 @@ fn absurd_announcement_delays_five_minutes_at_most() {
                     sim.schedule.settle(slot);
                 }
                 StartDecision::WaitUntil(at) => sim.now = at,
-                StartDecision::Idle => panic!("nothing will ever start"),
+                StartDecision::WaitForChange => panic!("nothing will ever start"),
             }
         }
         assert!(

@@ -242,7 +242,7 @@ impl ServerSimulation {
                     continue;
                 }
                 StartDecision::WaitUntil(at) => at,
-                StartDecision::Idle => Time::MAX,
+                StartDecision::WaitForChange => Time::MAX,
             };
             let settles_at = self.in_flight.first_key_value().map(|(&(at, _), _)| at);
             let next = settles_at.map_or(wake_up, |at| at.min(wake_up));

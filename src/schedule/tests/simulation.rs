@@ -312,7 +312,7 @@ impl Simulation {
                     assert!(at > self.now, "the wait is over already");
                     Some(at.plus_nanos(lateness()))
                 }
-                StartDecision::Idle => None,
+                StartDecision::WaitForChange => None,
             };
             let end = self.in_flight.first_key_value().map(|(&(end, _), _)| end);
             match (wake_up, end) {
