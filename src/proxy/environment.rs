@@ -24,9 +24,9 @@ impl Proxies {
 
     fn from_variable_lookup(variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let proxy_variables = [
-            ("http_proxy", ProxiedSchemes::HttpUrls),
-            ("https_proxy", ProxiedSchemes::HttpsUrls),
-            ("all_proxy", ProxiedSchemes::AllUrls),
+            ("http_proxy", ProxiedSchemes::OnlyHttp),
+            ("https_proxy", ProxiedSchemes::OnlyHttps),
+            ("all_proxy", ProxiedSchemes::HttpAndHttps),
         ]
         .map(|(name, schemes)| Some((schemes, lower_or_upper_case_variable(name, &variable)?)));
         if proxy_variables.iter().all(Option::is_none) {

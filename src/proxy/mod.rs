@@ -73,21 +73,21 @@ struct ProxiedUrls {
 
 impl ProxiedUrls {
     fn contains_url(&self, url: &Url) -> bool {
-        let is_in_scope = match self.schemes {
-            ProxiedSchemes::AllUrls => true,
-            ProxiedSchemes::HttpUrls => url.scheme() == "http",
-            ProxiedSchemes::HttpsUrls => url.scheme() == "https",
+        let has_proxied_scheme = match self.schemes {
+            ProxiedSchemes::HttpAndHttps => true,
+            ProxiedSchemes::OnlyHttp => url.scheme() == "http",
+            ProxiedSchemes::OnlyHttps => url.scheme() == "https",
         };
-        is_in_scope && !self.no_proxy.matches_url(url)
+        has_proxied_scheme && !self.no_proxy.matches_url(url)
     }
 }
 
 /// The URL schemes that a proxy applies to.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 enum ProxiedSchemes {
-    AllUrls,
-    HttpUrls,
-    HttpsUrls,
+    HttpAndHttps,
+    OnlyHttp,
+    OnlyHttps,
 }
 
 impl Proxy {
@@ -99,7 +99,7 @@ impl Proxy {
     /// at [`Proxy`], has an `@` after the host, or has userinfo that the proxy protocol cannot
     /// transmit.
     pub fn all(url: impl AsRef<str>) -> Result<Self> {
-        Self::new(ProxiedSchemes::AllUrls, url.as_ref())
+        Self::new(ProxiedSchemes::HttpAndHttps, url.as_ref())
     }
 
     /// Creates a proxy for `http` URLs.
@@ -110,7 +110,7 @@ impl Proxy {
     /// at [`Proxy`], has an `@` after the host, or has userinfo that the proxy protocol cannot
     /// transmit.
     pub fn http(url: impl AsRef<str>) -> Result<Self> {
-        Self::new(ProxiedSchemes::HttpUrls, url.as_ref())
+        Self::new(ProxiedSchemes::OnlyHttp, url.as_ref())
     }
 
     /// Creates a proxy for `https` URLs.
@@ -121,7 +121,7 @@ impl Proxy {
     /// at [`Proxy`], has an `@` after the host, or has userinfo that the proxy protocol cannot
     /// transmit.
     pub fn https(url: impl AsRef<str>) -> Result<Self> {
-        Self::new(ProxiedSchemes::HttpsUrls, url.as_ref())
+        Self::new(ProxiedSchemes::OnlyHttps, url.as_ref())
     }
 
     fn new(schemes: ProxiedSchemes, url: &str) -> Result<Self> {

@@ -38,7 +38,7 @@ impl BufferPool {
 
     /// Converts a complete body to [`Bytes`]. When the last clone of the `Bytes` is dropped, the
     /// buffer of the body returns to the pool.
-    pub(super) fn into_pooled_bytes(&self, body: Vec<u8>) -> Bytes {
+    pub(super) fn pooled_bytes_from(&self, body: Vec<u8>) -> Bytes {
         if !(MIN_POOLED_BUFFER_BYTES..=MAX_TOTAL_POOLED_BYTES).contains(&body.capacity()) {
             return Bytes::from(body);
         }
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn buffer_returns_to_the_pool_when_its_last_handle_is_dropped() {
         let pool = BufferPool::default();
-        let body = pool.into_pooled_bytes(vec![7; MEGABYTE]);
+        let body = pool.pooled_bytes_from(vec![7; MEGABYTE]);
         let slice = body.slice(10..20);
         drop(body);
         assert_eq!((slice.as_ref(), pooled_bytes(&pool)), (&[7; 10][..], 0));
@@ -117,7 +117,7 @@ mod tests {
     fn pooled_bytes_are_bounded_and_the_newest_buffers_stay() {
         let pool = BufferPool::default();
         let bodies: Vec<Bytes> = (0..12)
-            .map(|n| pool.into_pooled_bytes(vec![0; MEGABYTE + n * MEGABYTE / 4]))
+            .map(|n| pool.pooled_bytes_from(vec![0; MEGABYTE + n * MEGABYTE / 4]))
             .collect();
         drop(bodies);
         assert!((1..=MAX_TOTAL_POOLED_BYTES).contains(&pooled_bytes(&pool)));
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn taken_buffer_is_at_most_an_eighth_larger_than_requested() {
         let pool = BufferPool::default();
-        drop(pool.into_pooled_bytes(vec![0; MEGABYTE]));
+        drop(pool.pooled_bytes_from(vec![0; MEGABYTE]));
         assert!(pool.take_fitting_buffer(MEGABYTE / 2).is_none());
         assert!(pool.take_fitting_buffer(MEGABYTE + 1).is_none());
         assert!(pool.take_fitting_buffer(MEGABYTE - MEGABYTE / 10).is_some());
@@ -140,8 +140,8 @@ mod tests {
     #[test]
     fn small_and_huge_buffers_are_not_pooled() {
         let pool = BufferPool::default();
-        drop(pool.into_pooled_bytes(vec![0; MIN_POOLED_BUFFER_BYTES - 1]));
-        drop(pool.into_pooled_bytes(vec![0; MAX_TOTAL_POOLED_BYTES + 1]));
+        drop(pool.pooled_bytes_from(vec![0; MIN_POOLED_BUFFER_BYTES - 1]));
+        drop(pool.pooled_bytes_from(vec![0; MAX_TOTAL_POOLED_BYTES + 1]));
         assert_eq!(pooled_bytes(&pool), 0);
         assert!(
             pool.take_fitting_buffer(MIN_POOLED_BUFFER_BYTES - 1)
@@ -153,7 +153,7 @@ mod tests {
     fn number_of_pooled_buffers_is_bounded() {
         let pool = BufferPool::default();
         let bodies: Vec<Bytes> = (0..3 * MAX_POOLED_BUFFERS)
-            .map(|_| pool.into_pooled_bytes(vec![0; MIN_POOLED_BUFFER_BYTES]))
+            .map(|_| pool.pooled_bytes_from(vec![0; MIN_POOLED_BUFFER_BYTES]))
             .collect();
         drop(bodies);
         assert_eq!(
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn body_outlives_its_pool() {
-        let body = BufferPool::default().into_pooled_bytes(vec![7; MIN_POOLED_BUFFER_BYTES]);
+        let body = BufferPool::default().pooled_bytes_from(vec![7; MIN_POOLED_BUFFER_BYTES]);
         assert_eq!(body.len(), MIN_POOLED_BUFFER_BYTES);
     }
 }

@@ -68,9 +68,9 @@ fn copy_into_pooled_buffer(body: &[u8], buffer_pool: &BufferPool) -> Bytes {
     match buffer_pool.take_fitting_buffer(body.len()) {
         Some(mut buffer) => {
             buffer.extend_from_slice(body);
-            buffer_pool.into_pooled_bytes(buffer)
+            buffer_pool.pooled_bytes_from(buffer)
         }
-        None => buffer_pool.into_pooled_bytes(body.to_vec()),
+        None => buffer_pool.pooled_bytes_from(body.to_vec()),
     }
 }
 
@@ -99,7 +99,7 @@ async fn collect_remaining_chunks(
         drop(chunk);
         next = reader.next_chunk().await.transpose()?;
     }
-    Ok(buffer_pool.into_pooled_bytes(shrink_if_oversized(body)))
+    Ok(buffer_pool.pooled_bytes_from(shrink_if_oversized(body)))
 }
 
 /// Frees the unused capacity if it exceeds an eighth of the length. A buffer that grew with the

@@ -23,7 +23,7 @@ enum MemberPosition {
     BeforeFirstMember,
     InsideMember,
     /// A member has ended. Only another member or zero bytes may follow.
-    AfterMember,
+    MemberEnded,
     /// The input has reached the padding after the last member. Only zero bytes may follow.
     TrailingZeros,
 }
@@ -49,23 +49,23 @@ impl DecoderLayer for GzipLayer {
             (MemberPosition::InsideMember, _) => {}
             (_, None) => return Ok(TransferredBytes::default()),
             (MemberPosition::BeforeFirstMember, _) => {}
-            (MemberPosition::AfterMember, Some(&FIRST_MAGIC_BYTE)) => {
-                self.inflate_state.reset(true)
+            (MemberPosition::MemberEnded, Some(&FIRST_MAGIC_BYTE)) => {
+                self.inflate_state.reset(true);
             }
-            (MemberPosition::AfterMember | MemberPosition::TrailingZeros, Some(0)) => {
+            (MemberPosition::MemberEnded | MemberPosition::TrailingZeros, Some(0)) => {
                 self.member_position = MemberPosition::TrailingZeros;
                 return Ok(TransferredBytes {
                     read_byte_count: input.iter().take_while(|byte| **byte == 0).count(),
                     written_byte_count: 0,
                 });
             }
-            (MemberPosition::AfterMember | MemberPosition::TrailingZeros, Some(_)) => {
+            (MemberPosition::MemberEnded | MemberPosition::TrailingZeros, Some(_)) => {
                 return Err(DecodeError::TrailingData);
             }
         }
         let (transferred, member_ended) = inflate_step(&mut self.inflate_state, input, output)?;
         self.member_position = if member_ended {
-            MemberPosition::AfterMember
+            MemberPosition::MemberEnded
         } else {
             MemberPosition::InsideMember
         };
@@ -75,7 +75,7 @@ impl DecoderLayer for GzipLayer {
     fn is_input_complete(&self) -> bool {
         matches!(
             self.member_position,
-            MemberPosition::AfterMember | MemberPosition::TrailingZeros
+            MemberPosition::MemberEnded | MemberPosition::TrailingZeros
         )
     }
 

@@ -23,7 +23,7 @@ enum FramePosition {
     BeforeFirstFrame,
     InsideFrame,
     /// A frame has ended. Only another frame may follow.
-    AfterFrame,
+    FrameEnded,
 }
 
 pub(super) fn new_layer() -> Box<dyn DecoderLayer> {
@@ -40,7 +40,7 @@ impl DecoderLayer for ZstdLayer {
         if self.frame_position != FramePosition::InsideFrame && input.is_empty() {
             return Ok(TransferredBytes::default());
         }
-        if self.frame_position == FramePosition::AfterFrame && !is_first_byte_of_frame(input[0]) {
+        if self.frame_position == FramePosition::FrameEnded && !is_first_byte_of_frame(input[0]) {
             return Err(DecodeError::TrailingData);
         }
         let window_log = max_window_log2(memory_limit).ok_or(DecodeError::MemoryLimitExceeded)?;
@@ -60,7 +60,7 @@ impl DecoderLayer for ZstdLayer {
             .decompress_stream(&mut output, &mut input)
             .map_err(decode_error_of_code)?;
         if hint == 0 {
-            self.frame_position = FramePosition::AfterFrame;
+            self.frame_position = FramePosition::FrameEnded;
         }
         Ok(TransferredBytes {
             read_byte_count: input.pos(),
@@ -69,7 +69,7 @@ impl DecoderLayer for ZstdLayer {
     }
 
     fn is_input_complete(&self) -> bool {
-        self.frame_position == FramePosition::AfterFrame
+        self.frame_position == FramePosition::FrameEnded
     }
 
     fn memory_usage(&self) -> usize {
