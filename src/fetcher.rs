@@ -4,13 +4,13 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use futures_core::Stream;
 
 use crate::batch::{AsCompleted, Batch, Gather, InputReceiver, ReceiverStream};
 use crate::builder::FetcherBuilder;
-use crate::engine::{Engine, Job, JobOptions, SingleFetch};
+use crate::engine::{Engine, JobOptions, SingleFetch};
 use crate::error::{BoxError, Result};
 use crate::progress::Snapshot;
 use crate::request::{IntoRequest, Request};
@@ -153,7 +153,7 @@ impl Fetcher {
                 Arc::clone(&self.job_options),
                 request,
             ),
-            extract_result: Job::take_result,
+            poll_result: SingleFetch::poll_response,
         }
     }
 
@@ -299,7 +299,8 @@ impl fmt::Debug for Fetcher {
 /// # Cancel safety
 ///
 /// Dropping the future cancels the request. If the request is in flight, its connection is closed;
-/// if it is queued, it is removed from the queue.
+/// if it is queued, it is removed from the queue. After [`Fetch::stream_body`] has returned a
+/// response, dropping the response cancels the request.
 ///
 /// # Panics
 ///
@@ -312,7 +313,7 @@ impl fmt::Debug for Fetcher {
 #[must_use = "a fetch does nothing until it is awaited"]
 pub struct Fetch<R = Response> {
     single_fetch: SingleFetch,
-    extract_result: fn(&mut Job) -> Result<R>,
+    poll_result: fn(&mut SingleFetch, &Context<'_>) -> Poll<Result<R>>,
 }
 
 impl Fetch {
@@ -349,7 +350,85 @@ impl Fetch {
             .set_body_handler(type_erased_handler(handler));
         Fetch {
             single_fetch: self.single_fetch,
-            extract_result: Job::take_handler_output,
+            poll_result: SingleFetch::poll_handler_output,
+        }
+    }
+}
+
+impl Fetch {
+    /// Returns the response as soon as its head has arrived. The body is a stream, which can be
+    /// read on any task, thread or runtime, for example as the body of a response of a server.
+    ///
+    /// Redirects and retries happen before the response is returned. The request is not sent again
+    /// after that. A failure is then an item of the stream, and the last one: a body that is cut
+    /// short never ends without an error.
+    ///
+    /// The request holds its concurrency slot and its connection until the body has been read to
+    /// its end or to an error, or the [`StreamingResponse`] is dropped. Dropping it earlier cancels
+    /// the request: an HTTP/1.1 connection is closed, and an HTTP/2 stream is reset. At most 100
+    /// responses of a runtime can therefore be open at once, unless the
+    /// [concurrency](crate::FetcherBuilder::concurrency) of the Fetcher is set; further fetches are
+    /// queued. A task that keeps a response without reading it must not wait for another fetch,
+    /// which may need the same slot.
+    ///
+    /// The connection is read only when a chunk is requested. While the stream waits for the
+    /// server, [`Timeouts::body_idle`](crate::Timeouts::body_idle) applies. While no chunk is
+    /// requested, no timeout runs. The [total timeout](crate::Timeouts::total) and the timeout of
+    /// an [attempt](crate::RequestBuilder::timeout) apply until the head has arrived. The [maximum
+    /// body size](crate::FetcherBuilder::max_body_size) does not apply.
+    ///
+    /// The body is [decoded](crate::RequestBuilder::decode_content) unless the setting is off. A
+    /// proxy turns decoding off, so that the body and its headers stay as received; see
+    /// `examples/reverse_proxy.rs`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> fanout::Result<()> {
+    /// # let app = axum::Router::new().fallback(|| async { "a large body" });
+    /// # let fetcher = fanout::Fetcher::builder().transport(app).build()?;
+    /// let mut response = fetcher.fetch("http://127.0.0.1:8000/large").stream_body().await?;
+    /// println!("{} {:?}", response.status(), response.length());
+    /// let mut length = 0;
+    /// while let Some(chunk) = response.next().await {
+    ///     length += chunk?.len();
+    /// }
+    /// assert_eq!(length, 12);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// The response is an [`http_body::Body`], which axum and hyper send:
+    ///
+    /// ```
+    /// # use fanout::Fetcher;
+    /// use axum::{body::Body, extract::State, response::Response};
+    ///
+    /// async fn download(State(fetcher): State<Fetcher>) -> Result<Response, http::StatusCode> {
+    ///     let fetch = fetcher.fetch("http://127.0.0.1:8000/large").stream_body();
+    ///     let upstream = fetch.await.map_err(|_| http::StatusCode::BAD_GATEWAY)?;
+    ///     Ok(Response::new(Body::new(upstream)))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`Error`](crate::Error) if no response head has arrived, or
+    /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) if the body is also
+    /// [saved to a file](crate::RequestBuilder::save_to).
+    ///
+    /// The stream yields the error of a body that is not complete, with the attempts and the URL.
+    /// If the runtime that ran the fetch shuts down, the stream yields
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
+    ///
+    /// # Panics
+    ///
+    /// Panics if the future was polled before.
+    #[track_caller]
+    pub fn stream_body(mut self) -> Fetch<StreamingResponse> {
+        self.single_fetch.enable_body_streaming();
+        Fetch {
+            single_fetch: self.single_fetch,
+            poll_result: SingleFetch::poll_streaming_response,
         }
     }
 }
@@ -358,8 +437,11 @@ impl<R> Future for Fetch<R> {
     type Output = Result<R>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut job = ready!(self.single_fetch.poll(cx));
-        Poll::Ready((self.extract_result)(&mut job))
+        let Self {
+            single_fetch,
+            poll_result,
+        } = &mut *self;
+        poll_result(single_fetch, cx)
     }
 }
 

@@ -191,6 +191,8 @@
 //! - [`Batch::read_with`] passes each response to an async handler, which reads the body as a
 //!   stream. A thousand large files need little memory this way. The value that the handler returns
 //!   is the result of its input in `gather`, `as_completed` and `in_order`.
+//! - [`Fetch::stream_body`] returns a response as soon as its head has arrived. The body is a
+//!   stream, which a reverse proxy can pass on. See `examples/reverse_proxy.rs`.
 //! - [`Batch::max_buffered_bytes`] limits the bodies that `as_completed` and `in_order` hold for a
 //!   slow consumer. When the limit is reached, reading from the servers stops.
 //!
@@ -339,7 +341,8 @@
 //!
 //! Dropping a batch's future or stream cancels the batch: HTTP/1.1 connections in use are closed,
 //! HTTP/2 streams are reset, and queued requests are dropped. Dropping a [`Fetch`] cancels that
-//! request. [`AsCompleted::next`] and [`InOrder::next`] are cancel safe, so they can be branches of
+//! request, and so does dropping the [`StreamingResponse`] that it returned.
+//! [`AsCompleted::next`] and [`InOrder::next`] are cancel safe, so they can be branches of
 //! `tokio::select!`.
 //!
 //! # Testing without a network

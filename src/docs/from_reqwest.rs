@@ -284,7 +284,7 @@
 //! | reqwest | fanout |
 //! |---|---|
 //! | `gzip`, `brotli`, `deflate`, `zstd` | features of the same names, the first three on by default; [`decode_content`](crate::FetcherBuilder::decode_content) |
-//! | `bytes_stream` | [`Batch::read_with`](crate::Batch::read_with), a handler that reads the body while the request is on the wire |
+//! | `bytes_stream`, `chunk` | [`Fetch::stream_body`](crate::Fetch::stream_body), which returns the response with its body unread; in a batch [`Batch::read_with`](crate::Batch::read_with), a handler that reads the body while the request is on the wire |
 //! | `Body::wrap_stream` | [`Body::stream`](crate::Body::stream), or [`factory`](crate::Body::factory) if a retry must send the body again |
 //! | `copy_to` a file | [`RequestBuilder::save_to`](crate::RequestBuilder::save_to), which resumes after a failure |
 //! | `cookie_store` | the feature `cookies`, `FetcherBuilder::cookies` |

@@ -77,7 +77,8 @@ impl Engine {
         has_time_driver: bool,
     ) -> Result<Box<Job>, Box<Job>> {
         let lane_assignment = if options.body_handler.is_some() && request.save_path().is_some() {
-            let reason = "the body can be saved or read by a handler, not both";
+            let reason =
+                "the body can be saved, or it can be streamed or read by a handler, not both";
             Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason))
         } else {
             self.assign_lane(&request, &options.request_settings)

@@ -57,6 +57,7 @@ mod progress;
 mod recording;
 mod redirects;
 mod request_settings;
+mod response_outlet;
 mod result_counts;
 mod result_slot;
 mod route_health;

@@ -1,21 +1,27 @@
 //! A single fetch: a job of the batch that all single fetches of a runtime share.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::runtime::Id;
 
 use super::job::Job;
 use super::job_options::JobOptions;
+use super::response_outlet::ResponseOutlet;
 use super::result_slot::ResultSlot;
 use super::{Engine, runtimes};
+use crate::error::Error;
 use crate::request::Request;
+use crate::response::Response;
 use crate::response_body::BodyHandler;
+use crate::streaming_response::{RequestInFlight, StreamingResponse};
 
 pub(crate) struct SingleFetch {
     engine: Arc<Engine>,
     job_options: Arc<JobOptions>,
     body_handler: Option<Arc<dyn BodyHandler>>,
+    /// Receives the response from the handler if the fetch hands the body out.
+    streamed_response: Option<Arc<ResultSlot<StreamingResponse>>>,
     fetch_state: FetchState,
 }
 
@@ -36,6 +42,7 @@ impl SingleFetch {
             engine,
             job_options: options,
             body_handler: None,
+            streamed_response: None,
             fetch_state: FetchState::NotSubmitted(Box::new(request)),
         }
     }
@@ -48,15 +55,64 @@ impl SingleFetch {
         let is_new = matches!(self.fetch_state, FetchState::NotSubmitted(_));
         assert!(
             is_new,
-            "`read_with` was called on a `Fetch` that was polled"
+            "`read_with` or `stream_body` was called on a `Fetch` that was polled"
         );
         self.body_handler = Some(handler);
+    }
+
+    /// Makes [`poll_streaming_response`](Self::poll_streaming_response) return the response with
+    /// its body unread.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the fetch was polled before.
+    #[track_caller]
+    pub(crate) fn enable_body_streaming(&mut self) {
+        let response_slot = ResultSlot::new();
+        self.set_body_handler(Arc::new(ResponseOutlet(Arc::clone(&response_slot))));
+        self.streamed_response = Some(response_slot);
+    }
+
+    /// Polls for the response with its body in memory.
+    pub(crate) fn poll_response(&mut self, cx: &Context<'_>) -> Poll<Result<Response, Error>> {
+        self.poll(cx).map(|mut job| job.take_result())
+    }
+
+    /// Polls for the value that the handler returned.
+    pub(crate) fn poll_handler_output<R: 'static>(
+        &mut self,
+        cx: &Context<'_>,
+    ) -> Poll<Result<R, Error>> {
+        self.poll(cx).map(|mut job| job.take_handler_output())
+    }
+
+    /// Polls for the response with its body unread. The request is then owned by the response.
+    pub(crate) fn poll_streaming_response(
+        &mut self,
+        cx: &Context<'_>,
+    ) -> Poll<Result<StreamingResponse, Error>> {
+        if let Poll::Ready(mut job) = self.poll(cx) {
+            let response: Result<StreamingResponse, Error> = job.take_handler_output();
+            return Poll::Ready(response.map(|response| response.with_fetch_consumer(None)));
+        }
+        let Some(response_slot) = &self.streamed_response else {
+            return Poll::Pending;
+        };
+        let response = ready!(response_slot.poll_result(cx));
+        let request = Self {
+            engine: Arc::clone(&self.engine),
+            job_options: Arc::clone(&self.job_options),
+            body_handler: self.body_handler.take(),
+            streamed_response: None,
+            fetch_state: std::mem::replace(&mut self.fetch_state, FetchState::Done),
+        };
+        Poll::Ready(Ok(response.with_fetch_consumer(Some(Box::new(request)))))
     }
 
     /// # Panics
     ///
     /// Panics if called outside a tokio runtime, or after the fetch has completed.
-    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Box<Job>> {
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<Box<Job>> {
         loop {
             match std::mem::replace(&mut self.fetch_state, FetchState::Done) {
                 FetchState::NotSubmitted(request) => match self.submit(*request) {
@@ -125,6 +181,13 @@ impl SingleFetch {
             result_slot,
             runtime_id: runtime,
         })
+    }
+}
+
+/// The end of the body is the result of the fetch. An error has the attempts and the URL.
+impl RequestInFlight for SingleFetch {
+    fn poll_result(&mut self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
+        self.poll(cx).map(|mut job| job.take_result().map(drop))
     }
 }
 

@@ -188,10 +188,11 @@ impl Retry {
     ///
     /// The function is not called for redirects that are followed, nor after a cancellation, a
     /// panic, an expired [`Timeouts::total`](crate::Timeouts::total) or a passed deadline. With
-    /// [`read_with`](crate::Batch::read_with) the function is called before the handler, with a
-    /// response without a body. It runs in the worker task of the request. It may be called for a
-    /// response that arrives while the batch is dropped. If the function panics, the result is
-    /// [`ErrorKind::Panicked`](crate::ErrorKind::Panicked).
+    /// [`read_with`](crate::Batch::read_with) and
+    /// [`stream_body`](crate::Fetch::stream_body) the function is called before the body is read,
+    /// with a response without a body. It runs in the worker task of the request. It may be called
+    /// for a response that arrives while the batch is dropped. If the function panics, the result
+    /// is [`ErrorKind::Panicked`](crate::ErrorKind::Panicked).
     ///
     /// Two `Retry` values with a `classify` function are equal only if one is a clone of the other.
     ///

@@ -79,7 +79,8 @@ impl Timeouts {
     /// Limits the time to wait for the next chunk of a response body. Default: 20 s.
     ///
     /// Only the wait for the server counts. All timeouts are paused while the read is blocked by a
-    /// [handler](crate::Batch::read_with), by the disk, or by
+    /// [handler](crate::Batch::read_with), by the reader of a [streamed
+    /// body](crate::Fetch::stream_body), by the disk, or by
     /// [`max_buffered_bytes`](crate::Batch::max_buffered_bytes).
     ///
     /// An attempt that exceeds the limit fails with
@@ -98,7 +99,8 @@ impl Timeouts {
     /// Limits the total wire time of all attempts of a request. Default: 120 s.
     ///
     /// Time spent reading a body that is [saved to a file](crate::RequestBuilder::save_to) or
-    /// passed to a [handler](crate::Batch::read_with) does not count.
+    /// passed to a [handler](crate::Batch::read_with) or to the reader of a [streamed
+    /// body](crate::Fetch::stream_body) does not count.
     ///
     /// A request that exceeds the limit fails with
     /// [`ErrorKind::TotalTimeout`](crate::ErrorKind::TotalTimeout).

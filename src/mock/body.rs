@@ -92,6 +92,11 @@ impl Body for MockBody {
         }
     }
 
+    fn is_end_stream(&self) -> bool {
+        let is_complete = matches!(self.body_end, MockBodyEnd::Complete);
+        is_complete && self.first_byte_timer.is_none() && self.unread_body.is_end_stream()
+    }
+
     fn size_hint(&self) -> SizeHint {
         match self.body_end {
             MockBodyEnd::Complete => self.unread_body.size_hint(),

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::streaming_response::{BodyChannel, StreamingResponse};
 
 /// The value that a handler returned, with its type erased.
 pub(crate) type HandlerOutput = Box<dyn Any + Send>;
-type HandlerFuture = Pin<Box<dyn Future<Output = Result<HandlerOutput, Error>> + Send>>;
+pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<HandlerOutput, Error>> + Send>>;
 
 /// The handler of a batch or of a single fetch, with its type erased.
 pub(crate) trait BodyHandler: Send + Sync {
@@ -125,11 +125,16 @@ impl HandlerSink {
         let clock = body.record_streaming_start();
         let meter = body.body_meter();
         meter.record_body_start(0, body.decoded_length());
+        let is_body_ended = body.has_ended();
+        if is_body_ended {
+            meter.record_body_end(0);
+        }
         let channel = CloseChannelOnDrop(Arc::default());
         let mut response = Some(StreamingResponse::new(
             head,
             body.decoded_length(),
             Arc::clone(&channel.0),
+            is_body_ended,
         ));
         let mut future: Option<HandlerFuture> = None;
         let output = poll_fn(|cx| {
@@ -155,20 +160,19 @@ impl HandlerSink {
                 if clock.is_paused() {
                     clock.resume_timeouts(Instant::now());
                 }
-                match body.poll_chunk(cx) {
-                    Poll::Ready(chunk) => {
-                        match &chunk {
-                            Some(Ok(chunk)) => {
-                                self.bytes_read += chunk.len() as u64;
-                                meter.record_received_bytes(self.bytes_read);
-                            }
-                            Some(Err(_)) => {}
-                            None => meter.record_body_end(self.bytes_read),
-                        }
-                        channel.0.send_chunk(chunk, cx);
+                let (chunk, body_end) = match ready!(body.poll_chunk(cx)) {
+                    Some(Ok(chunk)) => {
+                        self.bytes_read += chunk.len() as u64;
+                        meter.record_received_bytes(self.bytes_read);
+                        (Some(chunk), body.has_ended().then_some(Ok(())))
                     }
-                    Poll::Pending => return Poll::Pending,
+                    Some(Err(error)) => (None, Some(Err(error))),
+                    None => (None, Some(Ok(()))),
+                };
+                if let Some(Ok(())) = body_end {
+                    meter.record_body_end(self.bytes_read);
                 }
+                channel.0.send(chunk, body_end, cx);
             }
         });
         self.handler_output = Some(output.await?);

@@ -37,7 +37,9 @@ mod transport_body;
 pub(crate) use buffer_pool::BufferPool;
 pub(crate) use collect::{drain_body, read_into_memory};
 pub(crate) use decode::{Decoder, accept_encoding};
-pub(crate) use handler_sink::{BodyHandler, HandlerSink, type_erased_handler};
+pub(crate) use handler_sink::{
+    BodyHandler, HandlerFuture, HandlerOutput, HandlerSink, type_erased_handler,
+};
 pub(crate) use reader::{BodyReader, DecodedBody};
 pub(crate) use sink::BodySink;
 pub(crate) use transport_body::{ServiceBody, TransportBody, service_error};

@@ -5,10 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use futures_core::Stream;
 use http_body::Body as HttpBody;
+use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyDataStream, BodyExt};
 use tokio::task::coop::poll_proceed;
 use tokio::time::Instant;
 
@@ -49,26 +48,38 @@ impl TransportBody {
             TransportBody::Service(body) => body.exact_body_length,
         }
     }
+
+    /// Whether the body is known to have ended.
+    pub(super) fn has_ended(&self) -> bool {
+        match self {
+            TransportBody::Wire(body) => body.has_ended(),
+            TransportBody::Service(body) => body.body.is_end_stream(),
+        }
+    }
 }
 
 /// The body of a response from a tower service in this process, with its type erased. Trailers are
 /// skipped.
 pub(crate) struct ServiceBody {
-    data_frames: BodyDataStream<UnsyncBoxBody<Bytes, Error>>,
+    body: UnsyncBoxBody<Bytes, Error>,
     exact_body_length: Option<u64>,
 }
 
 impl ServiceBody {
-    /// Polls for the next chunk that is not empty. Each chunk consumes tokio's cooperative budget,
+    /// Polls for the next chunk that is not empty. Each frame consumes tokio's cooperative budget,
     /// so that a body that is always ready cannot block other tasks.
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         loop {
             let coop_budget = ready!(poll_proceed(cx));
-            let chunk = ready!(Pin::new(&mut self.data_frames).poll_next(cx));
+            let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
             coop_budget.made_progress();
-            match chunk {
-                Some(Ok(chunk)) if chunk.is_empty() => {}
-                chunk => return Poll::Ready(chunk),
+            match frame {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(chunk) if !chunk.is_empty() => return Poll::Ready(Some(Ok(chunk))),
+                    Ok(_) | Err(_) => {}
+                },
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
             }
         }
     }
@@ -84,7 +95,7 @@ impl ServiceBody {
             .map_err(service_error)
             .boxed_unsync();
         Self {
-            data_frames: BodyDataStream::new(body),
+            body,
             exact_body_length,
         }
     }

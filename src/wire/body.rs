@@ -29,6 +29,14 @@ impl IncomingBody {
         }
     }
 
+    /// Whether the body has ended or failed.
+    pub(crate) fn has_ended(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.has_ended(),
+            Self::Http2(body) => body.has_ended(),
+        }
+    }
+
     #[cfg(test)]
     pub(crate) async fn next_chunk(
         &mut self,

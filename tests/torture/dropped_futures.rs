@@ -182,6 +182,37 @@ fn futures() -> Vec<(&'static str, MakeFuture)> {
                 assert_eq!(length.expect("a length"), LARGE);
             })
         }),
+        ("fetch with a streamed response body", |s| {
+            Box::pin(async move {
+                let fetch = s.fetcher.fetch(s.get("/large")).stream_body();
+                let response = fetch.await.expect("a response");
+                assert_eq!(read_all(response).await.expect("a length"), LARGE);
+            })
+        }),
+        ("fetch with a response body that is not read", |s| {
+            Box::pin(async move {
+                for path in ["/redirect", "/flaky", "/large"] {
+                    let fetch = s.fetcher.fetch(s.get(path)).stream_body();
+                    let response = fetch.await.expect("a response");
+                    yield_now().await;
+                    drop(response);
+                }
+            })
+        }),
+        (
+            "fetches whose response bodies are read at the same time",
+            |s| {
+                Box::pin(async move {
+                    let read = || async {
+                        let fetch = s.fetcher.fetch(s.get("/large")).stream_body();
+                        read_all(fetch.await.expect("a response")).await
+                    };
+                    let (one, two) = tokio::join!(read(), read());
+                    assert_eq!(one.expect("a length"), LARGE);
+                    assert_eq!(two.expect("a length"), LARGE);
+                })
+            },
+        ),
         ("fetch with a streamed request body", |s| {
             Box::pin(async move {
                 let body = Body::stream(chunk_stream(&["one", "two", "three"], StreamEnd::End));

@@ -192,6 +192,10 @@ impl Http1Body {
         self.body.size_hint().exact()
     }
 
+    pub(in crate::wire) fn has_ended(&self) -> bool {
+        self.connection.is_none()
+    }
+
     /// Polls for the next chunk of data. Skips trailers.
     pub(in crate::wire) fn poll_chunk(
         &mut self,

@@ -64,6 +64,10 @@ impl Http2Body {
         }
     }
 
+    pub(in crate::wire) fn has_ended(&self) -> bool {
+        self.body_stream.is_none()
+    }
+
     pub(in crate::wire) fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,

@@ -11,6 +11,7 @@ mod downloads;
 mod link;
 mod origin;
 mod requests;
+mod streams;
 
 use std::future::Future;
 use std::sync::Arc;

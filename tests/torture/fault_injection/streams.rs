@@ -1,0 +1,125 @@
+//! Faults in connections that carry a response whose body the caller of the fetch reads.
+
+use fanout::{ErrorKind, Fetcher};
+
+use super::link::{CarriedBytes, Fault, FaultKind, Link};
+use super::origin::{Origin, Protocol, expected_body};
+use super::{all_faults, assert_idle, fetcher_builder, run_all, sample, timeouts, url};
+use crate::settings::seed;
+
+#[derive(Clone, Debug)]
+struct Case {
+    protocol: Protocol,
+    path: &'static str,
+    /// The fault of the first connection.
+    fault: Option<Fault>,
+    seed: u64,
+}
+
+impl Case {
+    async fn run(self, fetcher: Fetcher) -> CarriedBytes {
+        let (origin, protocol) = (Origin::default(), self.protocol);
+        let link = Link::start(self.fault.into_iter().collect(), self.seed, move |io| {
+            origin.clone().serve(io, protocol)
+        })
+        .await;
+        let fault = self.fault.map_or(FaultKind::Cut, |fault| fault.kind);
+        let sibling = fetcher.to_builder().timeouts(timeouts(protocol, fault));
+        let fetcher = sibling.build().expect("valid settings");
+        let url = url(protocol, link.address().port(), self.path);
+        match fetcher.fetch(url).stream_body().await {
+            Ok(mut response) => {
+                assert_eq!(response.status(), 200, "{self:?}");
+                let mut body = Vec::new();
+                let mut error = None;
+                while let Some(chunk) = response.next().await {
+                    assert!(error.is_none(), "an item after an error: {self:?}");
+                    match chunk {
+                        Ok(chunk) => body.extend_from_slice(&chunk),
+                        Err(failure) => error = Some(failure),
+                    }
+                }
+                let expected = expected_body(self.path);
+                assert!(expected.starts_with(&body), "{self:?}: {body:?}");
+                match error {
+                    None => assert_eq!(body, expected, "a short body: {self:?}"),
+                    Some(error) => {
+                        assert!(self.fault.is_some(), "{self:?}: {error:?}");
+                        assert_ne!(error.kind(), ErrorKind::Panicked, "{self:?}: {error:?}");
+                        assert!(error.maybe_sent(), "{self:?}: {error:?}");
+                    }
+                }
+            }
+            Err(error) => {
+                assert_ne!(error.kind(), ErrorKind::Panicked, "{self:?}: {error:?}");
+                let is_transient = matches!(fault, FaultKind::Cut | FaultKind::Reset);
+                let is_retried = is_transient && error.kind() != ErrorKind::Tls;
+                assert!(!is_retried, "a retry succeeds: {self:?}: {error:?}");
+            }
+        }
+        link.carried_bytes()[0]
+    }
+}
+
+/// Injects faults at the bytes of a connection, `count` of them in the short form.
+async fn inject(protocol: Protocol, count: usize) {
+    crate::panics::count();
+    let mut builder = fetcher_builder();
+    if protocol == Protocol::Http2 {
+        builder = builder.http2_prior_knowledge();
+    }
+    let fetcher = builder.build().expect("valid settings");
+    let mut rng = fastrand::Rng::with_seed(seed());
+    let mut paths = vec!["/length", "/chunked", "/gzip"];
+    // Without TLS, a cut is the regular end of a body without a length.
+    if protocol.is_encrypted() {
+        paths.push("/until-close");
+    }
+    let mut cases = Vec::new();
+    for path in paths {
+        let case = |fault, seed| Case {
+            protocol,
+            path,
+            fault,
+            seed,
+        };
+        let carried = case(None, 0).run(fetcher.clone()).await;
+        let mut faults = all_faults(carried.to_server, carried.to_client);
+        // Without TLS, changed bytes cannot be detected.
+        faults.retain(|fault| protocol.is_encrypted() || !fault.kind.changes_bytes());
+        cases.extend(
+            faults
+                .into_iter()
+                .map(|fault| case(Some(fault), rng.u64(..))),
+        );
+    }
+    let cases = sample(cases, &mut rng, count);
+    run_all(cases, |case| {
+        let fetcher = fetcher.clone();
+        async move {
+            case.run(fetcher).await;
+        }
+    })
+    .await;
+    assert_idle(&fetcher).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_in_http1_streams_lead_to_the_whole_body_or_an_error() {
+    inject(Protocol::Http1, 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_in_http1_streams_over_tls_lead_to_the_whole_body_or_an_error() {
+    inject(Protocol::TlsHttp1, 100).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_in_http2_streams_lead_to_the_whole_body_or_an_error() {
+    inject(Protocol::Http2, 150).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_in_http2_streams_over_tls_lead_to_the_whole_body_or_an_error() {
+    inject(Protocol::TlsHttp2, 75).await;
+}
