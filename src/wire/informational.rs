@@ -81,7 +81,7 @@ impl InformationalCounter {
 
     /// Scans received bytes. `offset` is the number of bytes received before them in the exchange.
     /// Returns false if the final response began earlier, so that the counter is unchanged.
-    pub(super) fn scan(&mut self, bytes: &[u8], offset: u64) -> bool {
+    pub(super) fn scan_bytes(&mut self, bytes: &[u8], offset: u64) -> bool {
         if self.parse_state == ParseState::Final {
             return false;
         }
@@ -142,7 +142,7 @@ mod tests {
                 let (mut packed, mut offset) = (0, 0);
                 for chunk in text.as_bytes().chunks(size) {
                     let mut counter = InformationalCounter::from_packed(packed);
-                    counter.scan(chunk, offset as u64);
+                    counter.scan_bytes(chunk, offset as u64);
                     packed = counter.to_packed();
                     offset += chunk.len();
                 }

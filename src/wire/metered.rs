@@ -107,7 +107,7 @@ impl IoCounts {
     fn scan_for_informational_responses(&self, bytes: &[u8], offset: u64) {
         let mut counter =
             InformationalCounter::from_packed(self.packed_informational_counter.load(Relaxed));
-        if counter.scan(bytes, offset) {
+        if counter.scan_bytes(bytes, offset) {
             self.packed_informational_counter
                 .store(counter.to_packed(), Relaxed);
         }

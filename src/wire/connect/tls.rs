@@ -36,7 +36,7 @@ pub(crate) struct TlsConfig {
     /// Root certificates that are trusted in addition to the system's.
     extra_roots: RootCertStore,
     /// Client certificates by origin. Each certificate is presented only to its origin.
-    identities: HashMap<Box<str>, Arc<CertifiedKey>>,
+    client_identities: HashMap<Box<str>, Arc<CertifiedKey>>,
     /// Accepts every certificate. The server must still prove that it has the private key of the
     /// certificate.
     pub(crate) accept_any_certificate: bool,
@@ -48,7 +48,7 @@ impl Default for TlsConfig {
     fn default() -> Self {
         Self {
             extra_roots: RootCertStore::empty(),
-            identities: HashMap::new(),
+            client_identities: HashMap::new(),
             accept_any_certificate: false,
             accept_any_host_name: false,
         }
@@ -100,7 +100,7 @@ impl TlsConfig {
         let key = PrivateKeyDer::from_pem_slice(key).map_err(tls_error)?;
         let provider = ring::default_provider();
         let identity = CertifiedKey::from_der(chain, key, &provider).map_err(tls_error)?;
-        self.identities.insert(origin, Arc::new(identity));
+        self.client_identities.insert(origin, Arc::new(identity));
         Ok(())
     }
 }
@@ -123,14 +123,14 @@ pub(in crate::wire) struct TlsConnectors {
     all_roots: OnceCell<Arc<RootCertStore>>,
     connector_without_identity: OnceCell<TlsConnector>,
     /// The connectors that present a client certificate, by origin. Each key of
-    /// `tls_config.identities` has a connector.
+    /// `tls_config.client_identities` has a connector.
     connectors_with_identity: HashMap<Box<str>, OnceCell<TlsConnector>>,
     proxy_connector: OnceCell<TlsConnector>,
 }
 
 impl TlsConnectors {
     pub(in crate::wire) fn new(tls_config: TlsConfig) -> Self {
-        let origins = tls_config.identities.keys();
+        let origins = tls_config.client_identities.keys();
         Self {
             connectors_with_identity: origins.map(|key| (key.clone(), OnceCell::new())).collect(),
             tls_config,
@@ -152,7 +152,7 @@ impl TlsConnectors {
             .unwrap_or(&self.connector_without_identity);
         let connector = connector.get_or_try_init(|| async {
             let verifier = self.origin_verifier().await?;
-            let identity = self.tls_config.identities.get(origin);
+            let identity = self.tls_config.client_identities.get(origin);
             new_connector(verifier, identity.cloned())
         });
         let tls_connector = connector.await.cloned()?;

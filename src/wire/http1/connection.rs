@@ -196,7 +196,7 @@ impl Connection {
         if self.poll_still_open()
             && let Some(pool) = self.pool.upgrade()
         {
-            pool.put_idle(self, idle_since);
+            pool.put_idle_or_close(self, idle_since);
         }
     }
 

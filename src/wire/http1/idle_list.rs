@@ -55,7 +55,7 @@ pub(in crate::wire) struct IdleConnection<C> {
 impl<C: Poolable> IdleConnection<C> {
     /// Whether a request with this pool key can use the connection. The caller ensures that the
     /// request runs on the runtime of the connection.
-    pub(super) fn is_usable_for(&self, pool_key: &str, now: Instant) -> bool {
+    pub(super) fn is_usable_for_key(&self, pool_key: &str, now: Instant) -> bool {
         **self.connection.pool_key() == *pool_key && now < self.expires_at()
     }
 

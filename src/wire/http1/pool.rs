@@ -75,7 +75,7 @@ impl<C: Poolable> IdlePool<C> {
     ///
     /// If the socket limit is exceeded or the idle timeout of the connection is zero, closes the
     /// connection instead of adding it.
-    pub(super) fn put_idle(self: &Arc<Self>, connection: Box<C>, idle_since: Instant) {
+    pub(super) fn put_idle_or_close(self: &Arc<Self>, connection: Box<C>, idle_since: Instant) {
         if self.socket_limit.is_limit_exceeded() || connection.idle_timeout().is_zero() {
             return;
         }

@@ -49,7 +49,7 @@ impl StickyConnection {
         now: Instant,
     ) -> Option<IdleConnection<Connection>> {
         let idle = self.0.take()?;
-        if idle.is_usable_for(pool_key, now) {
+        if idle.is_usable_for_key(pool_key, now) {
             return Some(idle);
         }
         idle.connection.return_to_pool(idle.idle_since);

@@ -47,7 +47,7 @@ impl TrailerError {
 
 /// Reads and discards the rest of the trailers of a body.
 pub(super) struct TrailerSkipper {
-    stream: Box<DetachedStream>,
+    detached_stream: Box<DetachedStream>,
     is_current_line_empty: bool,
     skipped_bytes: usize,
 }
@@ -57,11 +57,13 @@ impl Connection {
     /// line.
     #[cold]
     pub(super) fn start_trailer_skip(&mut self) {
-        let skipper = self.take_detached_stream().map(|stream| TrailerSkipper {
-            stream,
-            is_current_line_empty: true,
-            skipped_bytes: 0,
-        });
+        let skipper = self
+            .take_detached_stream()
+            .map(|detached_stream| TrailerSkipper {
+                detached_stream,
+                is_current_line_empty: true,
+                skipped_bytes: 0,
+            });
         self.trailer_skipper = skipper.map(Box::new);
     }
 
@@ -86,7 +88,7 @@ impl TrailerSkipper {
         cx: &mut Context<'_>,
         clock: &HopClock,
     ) -> Poll<Result<(), Error>> {
-        let unparsed_bytes = std::mem::take(&mut self.stream.unparsed_bytes);
+        let unparsed_bytes = std::mem::take(&mut self.detached_stream.unparsed_bytes);
         let mut is_end = self.skip_trailer_lines(&unparsed_bytes);
         let mut chunk = [0; 4096];
         while !is_end {
@@ -94,7 +96,7 @@ impl TrailerSkipper {
                 let reason = "more than 64 KiB of trailers";
                 return Poll::Ready(Err(Error::new(ErrorKind::Protocol, reason)));
             }
-            let Some(stream) = self.stream.stream_mut() else {
+            let Some(stream) = self.detached_stream.stream_mut() else {
                 return Poll::Ready(Ok(()));
             };
             let mut buffer = ReadBuf::new(&mut chunk);

@@ -143,7 +143,7 @@ impl Future for ConnectionDriver {
             }
             self.update_last_read();
             self.apply_peer_stream_limit();
-            if self.detect_server_flood() || self.is_abandoned() {
+            if self.detect_server_flood() || self.has_no_further_use() {
                 return Poll::Ready(());
             }
             if self.liveness_check_timer.as_mut().poll(cx).is_pending() {
@@ -199,7 +199,7 @@ impl ConnectionDriver {
     }
 
     /// Returns whether the connection has no open stream and gets no more streams.
-    fn is_abandoned(&self) -> bool {
+    fn has_no_further_use(&self) -> bool {
         let takes_no_streams = self.connection_state.is_retired() || self.pool.strong_count() == 0;
         takes_no_streams && self.connection_state.open_stream_count() == 0
     }

@@ -28,7 +28,7 @@ pub(super) struct ConnectionState {
     idle_since: AtomicU64,
     /// When bytes were last received, in nanoseconds since `opened_at`.
     last_read_at: AtomicU64,
-    retired: AtomicBool,
+    is_retired: AtomicBool,
     local_close_reason: OnceLock<(ErrorKind, &'static str)>,
 }
 
@@ -47,7 +47,7 @@ impl ConnectionState {
             has_responded: Arc::default(),
             idle_since: AtomicU64::new(0),
             last_read_at: AtomicU64::new(0),
-            retired: AtomicBool::new(false),
+            is_retired: AtomicBool::new(false),
             local_close_reason: OnceLock::new(),
         }
     }
@@ -130,11 +130,11 @@ impl ConnectionState {
 
     /// Marks the connection as retired: it gets no more streams and closes after its last one.
     pub(super) fn mark_retired(&self) {
-        self.retired.store(true, Relaxed);
+        self.is_retired.store(true, Relaxed);
     }
 
     pub(super) fn is_retired(&self) -> bool {
-        self.retired.load(Relaxed)
+        self.is_retired.load(Relaxed)
     }
 
     /// The reason why this side closed the connection, or `None` if it did not.
