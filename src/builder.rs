@@ -22,7 +22,7 @@ use crate::engine::LimitByFn;
 use crate::error::Error;
 use crate::exchange::{CookieJar, TransportService};
 use crate::limits::{
-    Breaker, Host, HostFn, KeyLimits, LimitSettings, Retry, RetryBudget, Timeouts,
+    Breaker, Budget, Host, HostFn, KeyLimits, LimitSettings, Retry, RetryBudget, Timeouts,
 };
 use crate::proxy::Proxy;
 use crate::redacted_url::RedactedUrl;
@@ -67,6 +67,8 @@ pub struct FetcherBuilder {
     limits_by_key: Vec<(String, KeyLimits)>,
     host_fn: Option<Arc<HostFn>>,
     breaker: Breaker,
+    /// The budgets of all requests of the Fetcher together.
+    budgets: Vec<Budget>,
     retry: Retry,
     retry_budget: RetryBudget,
     timeouts: Timeouts,
@@ -104,6 +106,7 @@ impl Default for FetcherBuilder {
             limits_by_key: Vec::new(),
             host_fn: None,
             breaker: Breaker::default(),
+            budgets: Vec::new(),
             retry: Retry::default(),
             retry_budget: RetryBudget::default(),
             timeouts: Timeouts::default(),
@@ -154,6 +157,7 @@ impl fmt::Debug for FetcherBuilder {
             )
             .field("rate_per_host", &self.limit_settings.rate_per_host)
             .field("breaker", &self.breaker)
+            .field("budgets", &self.budgets)
             .field("retry", &self.retry)
             .field("retry_budget", &self.retry_budget)
             .field("timeouts", &self.timeouts)

@@ -315,6 +315,11 @@ pub enum ErrorKind {
     /// failed. The request has waited for [`Breaker::max_wait`](crate::Breaker::max_wait), or the
     /// deadline of its batch is before the next probe. Nothing was sent. Not retried.
     HostDown,
+    /// The cost of the request is above the capacity of a [budget](crate::Budget), or above what is
+    /// left of a [total](crate::Budget::total). `Display` names the budget, the cost, and the
+    /// capacity or what is left. Nothing was sent: a request that was queued for a retry ends with
+    /// the outcome of its last attempt instead. Not retried.
+    Budget,
     /// The TLS handshake failed, or the certificate was rejected. Not retried.
     Tls,
     /// The server closed or reset the connection (in HTTP/2 the stream) before the response head
@@ -461,6 +466,7 @@ impl ErrorKind {
                 | Self::Proxy
                 | Self::ProxyRefused
                 | Self::HostDown
+                | Self::Budget
                 | Self::Tls
                 | Self::NotAllowed
                 | Self::ConnectTimeout
@@ -477,6 +483,7 @@ impl ErrorKind {
             Self::Proxy => "proxy failed",
             Self::ProxyRefused => "refused by the proxy",
             Self::HostDown => "host is down",
+            Self::Budget => "budget exhausted",
             Self::Tls => "tls handshake failed",
             Self::Closed => "connection closed before the response",
             Self::Reset => "connection lost within the response body",
@@ -587,6 +594,7 @@ mod tests {
     fn maybe_sent_is_false_only_for_kinds_that_fail_before_sending() {
         assert!(!Error::from_kind(ErrorKind::Dns).maybe_sent());
         assert!(!Error::from_kind(ErrorKind::ConnectTimeout).maybe_sent());
+        assert!(!Error::from_kind(ErrorKind::Budget).maybe_sent());
         assert!(Error::from_kind(ErrorKind::Closed).maybe_sent());
         assert!(Error::from_kind(ErrorKind::Cancelled).maybe_sent());
     }
@@ -598,6 +606,7 @@ mod tests {
             ErrorKind::HostNotFound,
             ErrorKind::ProxyRefused,
             ErrorKind::HostDown,
+            ErrorKind::Budget,
             ErrorKind::Tls,
             ErrorKind::Protocol,
             ErrorKind::NotAllowed,

@@ -462,8 +462,8 @@ pub use builder::FetcherBuilder;
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use fetcher::{Fetch, Fetcher};
 pub use limits::{
-    Breaker, Concurrency, Host, KeyLimits, ParseRateError, Priority, Rate, Retry, RetryBudget,
-    RetryDecision, Timeouts,
+    Breaker, Budget, Concurrency, Host, KeyLimits, ParseRateError, Priority, Rate, Retry,
+    RetryBudget, RetryDecision, Timeouts,
 };
 #[cfg(feature = "test-util")]
 pub use mock::{Mock, MockRequest, MockResponse};

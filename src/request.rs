@@ -6,6 +6,7 @@ mod into_request;
 mod parse_url;
 mod url_or_text;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -84,6 +85,8 @@ struct RequestExtras {
     redirect_policy: Option<RedirectPolicy>,
     proxy_choice: ProxyChoice,
     body_progress: Option<BodyProgress>,
+    /// The costs that the request states, by the names of the budgets.
+    costs: Vec<(Cow<'static, str>, u64)>,
     /// Why the request is invalid: the first error of its builder.
     invalid_reason: Option<InvalidReason>,
 }
@@ -210,6 +213,14 @@ impl Request {
     /// The priority of the request within its batch, set with [`RequestBuilder::priority`].
     pub fn priority(&self) -> Priority {
         self.priority
+    }
+
+    /// The cost of the request on the budgets with this name, set with [`RequestBuilder::cost`].
+    /// `None` means the [default cost](crate::Budget::default_cost) of each budget.
+    pub fn cost(&self, budget_name: &str) -> Option<u64> {
+        let costs = &self.extras.as_ref()?.costs;
+        let stated = costs.iter().find(|(name, _)| name == budget_name);
+        stated.map(|&(_, units)| units)
     }
 
     /// Whether sending the request twice is safe.
@@ -436,6 +447,9 @@ impl fmt::Debug for Request {
         }
         if self.priority != Priority::default() {
             debug.field("priority", &self.priority);
+        }
+        if !extras.costs.is_empty() {
+            debug.field("costs", &extras.costs);
         }
         if let Some(reason) = &extras.invalid_reason {
             debug.field("invalid", reason);

@@ -208,6 +208,7 @@ impl<T, R> fmt::Debug for Batch<'_, T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let BatchOptions {
             limit_settings,
+            budgets,
             job_options,
             deadline,
             look_ahead,
@@ -218,6 +219,7 @@ impl<T, R> fmt::Debug for Batch<'_, T, R> {
             .field("concurrency_per_host", &limit_settings.concurrency_per_host)
             .field("rate", &limit_settings.rate)
             .field("rate_per_host", &limit_settings.rate_per_host)
+            .field("budgets", budgets)
             .field("retry", &job_options.retry)
             .field("timeouts", &job_options.timeouts)
             .field("deadline", deadline)

@@ -5,12 +5,13 @@ use std::time::Duration;
 use super::Batch;
 use crate::engine::{JobOptions, StopCondition};
 use crate::error::Result;
-use crate::limits::{Concurrency, LimitSettings, Rate, Retry, Timeouts};
+use crate::limits::{Budget, Concurrency, LimitSettings, Rate, Retry, Timeouts, check_budgets};
 use crate::response::Response;
 
 /// All options of a batch.
 pub(super) struct BatchOptions {
     pub(super) limit_settings: LimitSettings,
+    pub(super) budgets: Vec<Budget>,
     /// Options of each request, initially a copy of the Fetcher's defaults.
     pub(super) job_options: JobOptions,
     pub(super) deadline: Option<Duration>,
@@ -22,6 +23,7 @@ impl BatchOptions {
     pub(super) fn new(job_options: JobOptions) -> Self {
         Self {
             limit_settings: LimitSettings::default(),
+            budgets: Vec::new(),
             job_options,
             deadline: None,
             look_ahead: None,
@@ -75,6 +77,23 @@ impl<T, R> Batch<'_, T, R> {
     /// limit.
     pub fn rate_per_host(mut self, rate: Rate) -> Self {
         self.options.limit_settings.rate_per_host = Some(rate);
+        self
+    }
+
+    /// Adds a budget: a limit on the cost of the requests of this batch. Default: none.
+    ///
+    /// The budgets of the host and of the Fetcher apply as well.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the batch already has a budget with this name, or if the [default
+    /// cost](Budget::default_cost) of the budget is above its capacity.
+    #[track_caller]
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.options.budgets.push(budget);
+        if let Err(reason) = check_budgets(&self.options.budgets) {
+            panic!("{reason}");
+        }
         self
     }
 

@@ -11,6 +11,7 @@ use crate::engine::{Engine, EngineLimits, JobOptions, RequestSettings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exchange::{DefaultHeaders, ExchangeSettings, Transport};
 use crate::fetcher::Fetcher;
+use crate::limits::{Budget, check_budgets};
 use crate::request::{Request, origin};
 use crate::response_body::{BufferPool, accept_encoding};
 use crate::schedule::LaneLimits;
@@ -34,6 +35,7 @@ impl FetcherBuilder {
         self.apply_set_or_environment_proxies();
         self.reject_proxies_with_address_filter()?;
         self.reject_changed_shared_settings()?;
+        check_budgets(&self.budgets).map_err(invalid_setting_error)?;
         let tables = self.build_host_tables()?;
         Ok(self.assemble_fetcher(tables))
     }
@@ -59,6 +61,7 @@ impl FetcherBuilder {
                     "for host {origin}: set `proxy-authorization` in the URL of the `Proxy`"
                 )));
             }
+            check_budgets_of(&format!("host {origin}"), &host.budgets)?;
             if tables.limits_by_origin.contains_key(&origin) {
                 return Err(invalid_setting_error(format!(
                     "the host {origin} was set twice"
@@ -93,6 +96,7 @@ impl FetcherBuilder {
             return Err(invalid_setting_error(reason.into()));
         }
         for (key, key_limits) in &self.limits_by_key {
+            check_budgets_of(&format!("key `{key}`"), &key_limits.budgets)?;
             let limits = per_host.with_key_limits(key_limits);
             let limits_by_key = &mut tables.limits_by_key;
             if limits_by_key.insert(key.as_str().into(), limits).is_some() {
@@ -195,6 +199,15 @@ pub(super) fn parse_origin(text: &str) -> Result<Box<str>> {
         return Err(invalid_setting_error(reason));
     }
     Ok(origin(url).into())
+}
+
+/// # Errors
+///
+/// Returns an error if two of the budgets of `owner` have the same name, or if a default cost is
+/// above a capacity.
+fn check_budgets_of(owner: &str, budgets: &[Budget]) -> Result<()> {
+    check_budgets(budgets)
+        .map_err(|reason| invalid_setting_error(format!("for the {owner}: {reason}")))
 }
 
 fn invalid_setting_error(reason: String) -> Error {

@@ -32,10 +32,10 @@ impl FetcherBuilder {
     ///
     /// `host` is called with an origin such as `https://example.com:8443`; the default port of the
     /// scheme is omitted. The function is called when the first request to the origin is queued, or
-    /// redirected to the origin. The returned settings are cached while the host is in use. Cached
-    /// settings may be dropped after the function was called for 4,096 other hosts. The function is
-    /// then called again, and should return the same settings. The function may run in several
-    /// threads at once, and blocks its thread.
+    /// redirected to the origin. The returned settings are cached while the host is in use. After
+    /// settings of 4,096 other hosts were returned, the function may be called again for the same
+    /// host, and should return the same settings. It may be called from several threads at once.
+    /// Each call blocks its thread.
     ///
     /// The function is not called for an origin that was set with [`host`](Self::host). A
     /// [sibling](Fetcher::to_builder) uses the function of its parent.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::FetcherBuilder;
 #[cfg(doc)]
 use crate::error::ErrorKind;
-use crate::limits::{Breaker, Concurrency, KeyLimits, Rate, RetryBudget};
+use crate::limits::{Breaker, Budget, Concurrency, KeyLimits, Rate, RetryBudget};
 use crate::request::Request;
 
 impl FetcherBuilder {
@@ -146,6 +146,30 @@ impl FetcherBuilder {
     pub fn breaker(mut self, breaker: Breaker) -> Self {
         self.record_change_of_shared_setting("breaker");
         self.breaker = breaker;
+        self
+    }
+
+    /// Adds a budget: a limit on the cost of all batches and single fetches together. Default:
+    /// none.
+    ///
+    /// The budgets of the host and of the batch apply as well.
+    ///
+    /// # Errors
+    ///
+    /// [`build`](Self::build) returns an error if two budgets of the Fetcher have the same name.
+    ///
+    /// ```
+    /// use fanout::{Budget, Fetcher};
+    ///
+    /// # fn main() -> fanout::Result<()> {
+    /// let spending_cap = Budget::total("cents", 5_000);
+    /// let fetcher = Fetcher::builder().budget(spending_cap).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.record_change_of_shared_setting("budget");
+        self.budgets.push(budget);
         self
     }
 

@@ -15,12 +15,13 @@ use std::time::Duration;
 /// maximum wait of 15 s.
 ///
 /// These failures count: a failed name lookup, a refused or timed-out connection (any timeout on
-/// the wire), and a failed proxy. [`HostNotFound`](crate::ErrorKind::HostNotFound) and
-/// [`ProxyRefused`](crate::ErrorKind::ProxyRefused) do not count, because they are permanent. A
-/// lack of file descriptors in this process does not count either. A response resets the count, and
-/// so does any failure after the connection was established, including a failed TLS handshake.
-/// Requests in flight when the breaker opens continue: a response to such a request closes the
-/// breaker, a failure has no effect.
+/// the wire), and a failed proxy. These do not count:
+/// [`HostNotFound`](crate::ErrorKind::HostNotFound) and
+/// [`ProxyRefused`](crate::ErrorKind::ProxyRefused), which are permanent, and a lack of file
+/// descriptors in this process. A response resets the count, and so does any failure after the
+/// connection was established, including a failed TLS handshake. Requests in flight when the
+/// breaker opens continue. A response to such a request closes the breaker; a failure of such a
+/// request has no effect.
 ///
 /// Each route has its own breaker, shared by all batches and fetches of a Fetcher. A route is an
 /// origin (scheme, host and port), reached directly or through one proxy. A dead proxy therefore

@@ -4,7 +4,7 @@ use std::fmt;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::{Breaker, Concurrency, Rate, TokenSource};
+use super::{Breaker, Budget, Concurrency, Rate, TokenSource};
 use crate::credentials::{self, InvalidReason};
 use crate::error::BoxError;
 
@@ -30,6 +30,7 @@ pub struct Host {
     pub(crate) concurrency: Option<Concurrency>,
     pub(crate) rate: Option<Rate>,
     pub(crate) breaker: Option<Breaker>,
+    pub(crate) budgets: Vec<Budget>,
     pub(crate) token_source: Option<TokenSource>,
 }
 
@@ -134,8 +135,9 @@ impl Host {
             concurrency,
             rate,
             breaker,
+            budgets,
         } = self;
-        concurrency.is_some() || rate.is_some() || breaker.is_some()
+        concurrency.is_some() || rate.is_some() || breaker.is_some() || !budgets.is_empty()
     }
 
     fn insert_header_or_record_error(
@@ -187,6 +189,29 @@ impl Host {
             ..self
         }
     }
+
+    /// Adds a budget: a limit on the cost of the requests to this origin. Default: none.
+    ///
+    /// The budgets of the batch and of the Fetcher apply as well.
+    ///
+    /// # Errors
+    ///
+    /// [`build`](crate::FetcherBuilder::build) returns an error if the host has two budgets with
+    /// the same name.
+    ///
+    /// ```
+    /// use fanout::{Budget, Host};
+    ///
+    /// let api = Host::new()
+    ///     .bearer_auth("token")
+    ///     .budget(Budget::per_minute("requests", 500))
+    ///     .budget(Budget::per_minute("tokens", 200_000).burst(10_000));
+    /// ```
+    #[must_use]
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.budgets.push(budget);
+        self
+    }
 }
 
 impl fmt::Debug for Host {
@@ -198,6 +223,7 @@ impl fmt::Debug for Host {
             .field("concurrency", &self.concurrency)
             .field("rate", &self.rate)
             .field("breaker", &self.breaker)
+            .field("budgets", &self.budgets)
             .field("token_source", &self.token_source.is_some())
             .finish()
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http::header::PROXY_AUTHORIZATION;
 
-use super::Host;
+use super::{Host, check_budgets};
 use crate::error::{Error, ErrorKind, catch_user_panic};
 use crate::two_generation_cache::TwoGenerationCache;
 
@@ -77,6 +77,8 @@ fn validate_host_settings(host: Host, origin: &str) -> Result<Host, Error> {
         "`proxy-authorization` is for a proxy; give it in the URL of the `Proxy`".into()
     } else if host.token_source.is_some() {
         "`host_fn` cannot return a token source; set it with `host`".into()
+    } else if let Err(reason) = check_budgets(&host.budgets) {
+        reason
     } else {
         return Ok(host);
     };

@@ -1,6 +1,6 @@
 //! The limits of one key of `limit_by`.
 
-use super::{Concurrency, Rate};
+use super::{Budget, Concurrency, Rate};
 
 /// The limits of the requests that share one key, for
 /// [`FetcherBuilder::limits_for`](crate::FetcherBuilder::limits_for).
@@ -14,6 +14,7 @@ use super::{Concurrency, Rate};
 pub struct KeyLimits {
     pub(crate) concurrency: Option<Concurrency>,
     pub(crate) rate: Option<Rate>,
+    pub(crate) budgets: Vec<Budget>,
 }
 
 impl KeyLimits {
@@ -47,6 +48,21 @@ impl KeyLimits {
             rate: Some(rate),
             ..self
         }
+    }
+
+    /// Adds a budget: a limit on the cost of the requests with this key. Default: none.
+    ///
+    /// The budgets of the batch and of the Fetcher apply as well. The budgets of a
+    /// [`Host`](crate::Host::budget) whose origin equals the key do not apply.
+    ///
+    /// # Errors
+    ///
+    /// [`build`](crate::FetcherBuilder::build) returns an error if the key has two budgets with the
+    /// same name.
+    #[must_use]
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.budgets.push(budget);
+        self
     }
 }
 

@@ -1,6 +1,7 @@
 //! The limits that a user sets: plain values, each with its default.
 
 mod breaker;
+mod budget;
 mod concurrency;
 mod host;
 mod host_fn;
@@ -15,6 +16,8 @@ mod timeouts;
 mod token_source;
 
 pub use breaker::Breaker;
+pub use budget::Budget;
+pub(crate) use budget::check_budgets;
 pub use concurrency::Concurrency;
 pub use host::Host;
 pub(crate) use host_fn::HostFn;

@@ -1,5 +1,6 @@
 //! The setters of a request.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -306,6 +307,30 @@ impl RequestBuilder {
     /// ```
     pub fn priority(mut self, priority: Priority) -> Self {
         self.request.priority = priority;
+        self
+    }
+
+    /// States the cost of this request on the budgets named `budget_name`. Default: 1 on a budget
+    /// named `requests` and 0 on any other, or the [default cost](crate::Budget::default_cost) of
+    /// the budget.
+    ///
+    /// The cost is an estimate, which [`Budget::settle`](crate::Budget::settle) corrects. It is
+    /// charged for each attempt and each redirect. If a name is set twice, the last cost counts.
+    /// Budgets that do not apply to the request are ignored, so that a redirect may leave the host
+    /// that has the budget.
+    ///
+    /// ```
+    /// use fanout::Request;
+    ///
+    /// let request = Request::post("https://api.example/chat").body("Hello").cost("tokens", 1_800);
+    /// assert_eq!(request.build().cost("tokens"), Some(1_800));
+    /// ```
+    pub fn cost(mut self, budget_name: impl Into<Cow<'static, str>>, units: u64) -> Self {
+        let (budget_name, costs) = (budget_name.into(), &mut self.request.extras_mut().costs);
+        match costs.iter_mut().find(|(name, _)| *name == budget_name) {
+            Some((_, cost)) => *cost = units,
+            None => costs.push((budget_name, units)),
+        }
         self
     }
 

@@ -197,6 +197,22 @@ fn form_sets_an_encoded_body_and_content_type() {
 }
 
 #[test]
+fn last_stated_cost_of_a_name_counts() {
+    let request = Request::get("http://a.example/")
+        .cost("tokens", 5)
+        .cost(format!("cen{}", "ts"), 2)
+        .cost("tokens", 7)
+        .build();
+    assert_eq!(request.cost("tokens"), Some(7));
+    assert_eq!(request.cost("cents"), Some(2));
+    assert_eq!(request.cost("requests"), None);
+    assert_eq!(
+        Request::get("http://a.example/").build().cost("tokens"),
+        None
+    );
+}
+
+#[test]
 fn is_idempotent_follows_rfc_9110_or_the_explicit_mark() {
     for method in ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"] {
         let method = Method::from_bytes(method.as_bytes()).unwrap();

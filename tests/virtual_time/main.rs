@@ -1,6 +1,7 @@
 //! Tests of the engine over a [`Mock`] on tokio's paused clock: exact times and counts, no sockets.
 
 mod batch_control;
+mod budgets;
 mod cancellation;
 mod circuit_breaker;
 mod concurrency_and_rate;
