@@ -255,6 +255,29 @@
 //! A response includes its complete body, so `json` is not async. An error for a status keeps the
 //! response: [`Error::response`](crate::Error::response).
 //!
+//! # `response.content`
+//!
+//! ```python
+//! async with session.get(url) as response:
+//!     async for chunk in response.content.iter_any():
+//!         size += len(chunk)
+//! ```
+//!
+//! ```
+//! # async fn example(fetcher: fanout::Fetcher) -> fanout::Result<()> {
+//! # let (url, mut size) = ("https://example.com/large", 0);
+//! let mut response = fetcher.fetch(url).stream_body().await?;
+//! while let Some(chunk) = response.next().await {
+//!     size += chunk?.len();
+//! }
+//! # let _ = size;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Without [`stream_body`](crate::Fetch::stream_body), a response includes its complete body. In a
+//! batch, [`read_with`](crate::Batch::read_with) passes each response to a handler.
+//!
 //! # `loop.run_in_executor`
 //!
 //! ```python

@@ -215,9 +215,8 @@ async fn body_that_is_cut_upstream_is_cut_for_the_client() {
     let proxy = start_proxy(&proxy_fetcher(), &upstream.url("")).await;
     for path in ["/truncated", "/truncated-chunks", "/reset-after-head"] {
         let fetch = Fetcher::new().fetch(format!("{proxy}{path}"));
-        let error = fetch.stream_body().await.unwrap();
-        let mut response = error;
-        let failure = loop {
+        let mut response = fetch.stream_body().await.unwrap();
+        let kind = loop {
             match response.next().await {
                 Some(Ok(_)) => {}
                 Some(Err(error)) => break error.kind(),
@@ -225,8 +224,8 @@ async fn body_that_is_cut_upstream_is_cut_for_the_client() {
             }
         };
         assert!(
-            matches!(failure, ErrorKind::Truncated | ErrorKind::Reset),
-            "{path}: {failure:?}"
+            matches!(kind, ErrorKind::Truncated | ErrorKind::Reset),
+            "{path}: {kind:?}"
         );
     }
 }

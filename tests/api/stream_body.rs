@@ -586,7 +586,7 @@ mod over_http2 {
 
     use super::*;
 
-    /// Counts the bodies that exist.
+    /// A clone of an `Arc` for each body that exists.
     #[derive(Clone)]
     struct BodyGuard(#[allow(dead_code)] Arc<()>);
 
