@@ -76,7 +76,7 @@ impl FetcherBuilder {
                     "the host {origin} has both a token source and an `authorization`"
                 )));
             }
-            let limits = per_host.with_host_settings(&host);
+            let limits = per_host.clone().with_host_settings(&host);
             tables.limits_by_origin.insert(origin.clone(), limits);
             let max_token_fetch_time = self.timeouts.total;
             tables.token_cells_by_origin.set_token_source(
@@ -86,18 +86,18 @@ impl FetcherBuilder {
             );
             tables.headers_by_origin.insert(origin, host.headers);
         }
-        self.add_limits_by_key(&mut tables, per_host)?;
+        self.add_limits_by_key(&mut tables, &per_host)?;
         Ok(tables)
     }
 
-    fn add_limits_by_key(&self, tables: &mut HostTables, per_host: LaneLimits) -> Result<()> {
+    fn add_limits_by_key(&self, tables: &mut HostTables, per_host: &LaneLimits) -> Result<()> {
         if self.limit_by_fn.is_none() && !self.limits_by_key.is_empty() {
             let reason = "`limits_for` requires `limit_by`, which selects the keys";
             return Err(invalid_setting_error(reason.into()));
         }
         for (key, key_limits) in &self.limits_by_key {
             check_budgets_of(&format!("key `{key}`"), &key_limits.budgets)?;
-            let limits = per_host.with_key_limits(key_limits);
+            let limits = per_host.clone().with_key_limits(key_limits);
             let limits_by_key = &mut tables.limits_by_key;
             if limits_by_key.insert(key.as_str().into(), limits).is_some() {
                 let reason = format!("the limits for the key `{key}` were set twice");
@@ -114,6 +114,7 @@ impl FetcherBuilder {
             breaker: self.breaker.into(),
             retry_budget: self.retry_budget.into(),
             scout_timeout_nanos: 0,
+            budgets: None,
         }
     }
 

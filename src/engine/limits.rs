@@ -77,12 +77,12 @@ impl EngineLimits {
         let key = lane.lane_key();
         let for_key = self.limits_by_key.get(key);
         let mut limits = match for_key.or_else(|| self.limits_by_origin.get(key)) {
-            Some(configured) => *configured,
+            Some(configured) => configured.clone(),
             None => match &lane.lane_assignment.host_settings {
                 Some(host) if key == origin(&lane.url) => {
-                    self.default_lane_limits.with_host_settings(host)
+                    self.default_lane_limits.clone().with_host_settings(host)
                 }
-                _ => self.default_lane_limits,
+                _ => self.default_lane_limits.clone(),
             },
         };
         if self.limit_by.is_some() {

@@ -174,6 +174,8 @@ fn host_progress(load: LaneLoad) -> HostProgress {
             BlockReason::Breaker => WaitReason::Breaker,
             BlockReason::LaneHeld => WaitReason::Token,
             BlockReason::BatchPaused => WaitReason::Paused,
+            // No setting adds budgets yet.
+            BlockReason::Budget => WaitReason::Rate,
         },
     }
 }

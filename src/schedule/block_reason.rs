@@ -16,9 +16,11 @@ pub(crate) enum BlockReason {
     LaneHeld,
     /// The user has paused the job's batch.
     BatchPaused,
+    /// A budget does not cover the job's cost yet.
+    Budget,
 }
 
 impl BlockReason {
     /// The number of variants of this enum.
-    pub(super) const VARIANT_COUNT: usize = 6;
+    pub(super) const VARIANT_COUNT: usize = 7;
 }

@@ -11,6 +11,7 @@ impl<J: Schedulable> Schedule<J> {
             .is_some_and(|batch| !batch.gate.is_held())
         {
             self.batches[batch.index].gate.add_hold();
+            self.end_reservations_of_batch(batch.index);
         }
     }
 

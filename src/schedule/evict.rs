@@ -59,9 +59,7 @@ impl<J: Schedulable> Schedule<J> {
                 self.remove_queue(queue);
             }
         }
-        if self.batches[batch].share_by_lane.is_empty() {
-            self.batches.remove(batch);
-        }
+        self.forget_removed_batch_if_unused(batch);
     }
 
     /// Continues the removal of a batch after a slot was settled: removes the queue if it has no
@@ -70,8 +68,13 @@ impl<J: Schedulable> Schedule<J> {
         if self.queues[queue].concurrency_limit.in_flight() == 0 {
             self.remove_queue(queue);
         }
+        self.forget_removed_batch_if_unused(batch);
+    }
+
+    fn forget_removed_batch_if_unused(&mut self, batch: usize) {
         if self.batches[batch].share_by_lane.is_empty() {
-            self.batches.remove(batch);
+            let forgotten = self.batches.remove(batch);
+            self.remove_budgets(&forgotten.budgets);
         }
     }
 
@@ -142,14 +145,16 @@ impl<J: Schedulable> Schedule<J> {
 
     fn evict_lane_if_idle(&mut self, lane: usize, now: Time) {
         // The slab index may meanwhile belong to another queue, route or lane.
-        let candidate = self.lanes.get_mut(lane);
+        let candidate = self.lanes.get(lane);
         let Some(candidate) = candidate.filter(|lane| lane.is_eviction_candidate) else {
             return;
         };
         if !candidate.routes.is_empty() {
-            candidate.is_eviction_candidate = false;
-        } else if candidate.is_evictable(now) {
+            self.lanes[lane].is_eviction_candidate = false;
+        } else if candidate.is_evictable(now) && self.are_budgets_pristine(&candidate.budgets, now)
+        {
             let evicted = self.lanes.remove(lane);
+            self.remove_budgets(&evicted.budgets);
             self.lane_by_key.remove(&evicted.lane_key);
         } else {
             self.eviction_candidates

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::budget::BudgetScopeId;
 use super::route::{Route, RouteKey};
 use super::state::{Batch, Lane, LaneShare, Queue};
 use super::{BatchId, LaneLimits, Schedulable, Schedule, Time};
@@ -87,17 +88,20 @@ impl<J: Schedulable> Schedule<J> {
         key: RouteKey<'_>,
         limits: LaneLimits,
     ) -> usize {
-        let lane = lane.unwrap_or_else(|| self.add_lane(key.lane_key, limits));
+        let lane = lane.unwrap_or_else(|| self.add_lane(key.lane_key, &limits));
         let proxy: Option<Arc<str>> = key.proxy_key.map(Into::into);
-        let route = self.routes.insert(Route::new(lane, proxy.clone(), limits));
+        let route = self.routes.insert(Route::new(lane, proxy.clone(), &limits));
         self.lanes[lane].routes.insert_route(proxy, route);
         route
     }
 
-    fn add_lane(&mut self, key: &str, limits: LaneLimits) -> usize {
+    fn add_lane(&mut self, key: &str, limits: &LaneLimits) -> usize {
         let key: Arc<str> = key.into();
         let lane = self.lanes.insert(Lane::new(Arc::clone(&key), limits));
         self.lane_by_key.insert(key, lane);
+        if let Some(budgets) = &limits.budgets {
+            self.lanes[lane].budgets = self.add_budgets(BudgetScopeId::Lane(lane), budgets);
+        }
         lane
     }
 
@@ -106,16 +110,16 @@ impl<J: Schedulable> Schedule<J> {
         let target = &mut self.routes[route];
         target.queue_count += 1;
         let lane = target.lane;
+        let budgets = self.budgets_of_new_queue(batch, lane);
         let shares = &mut self.shares;
         let share = *self.batches[batch]
             .share_by_lane
             .entry(lane)
             .or_insert_with(|| shares.insert(LaneShare::new(limits)));
-        let queue = Queue::new(batch, lane, share, route, limits);
+        let queue = Queue::new(batch, lane, share, route, limits, budgets);
         let queue = self.queues.insert(queue);
-        shares[share]
-            .queues
-            .insert_route(target.proxy_key.clone(), queue);
+        let proxy = self.routes[route].proxy_key.clone();
+        self.shares[share].queues.insert_route(proxy, queue);
         queue
     }
 }

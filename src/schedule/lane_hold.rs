@@ -57,7 +57,10 @@ impl<J: Schedulable> Schedule<J> {
             self.queues[queue]
                 .ready_jobs
                 .move_matching_into(&predicate, &mut extracted);
-            self.decrement_queued_count(batch, extracted.len() - before);
+            if extracted.len() > before {
+                self.decrement_queued_count(batch, extracted.len() - before);
+                self.drop_ticket(queue);
+            }
         }
         extracted
     }

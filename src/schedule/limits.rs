@@ -1,6 +1,9 @@
 //! The limits of a batch and of a lane.
 
+use std::sync::Arc;
+
 use super::breaker::BreakerConfig;
+use super::budget::BudgetConfig;
 use super::gate::GateLimits;
 use super::retry_budget::RetryBudgetConfig;
 use super::time::Time;
@@ -17,7 +20,7 @@ pub(crate) struct BatchLimits {
 }
 
 /// The limits of one lane (usually a host) and of its routes, over all batches.
-#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct LaneLimits {
     pub(crate) gate_limits: GateLimits,
     pub(crate) breaker: BreakerConfig,
@@ -26,6 +29,8 @@ pub(crate) struct LaneLimits {
     /// The maximum time for which other requests wait for the scout (the first request of a route
     /// whose protocol is unknown). If zero, no request waits.
     pub(crate) scout_timeout_nanos: u64,
+    /// The budgets of the lane. `None`: there are none.
+    pub(crate) budgets: Option<Arc<[BudgetConfig]>>,
 }
 
 impl From<GateLimits> for LaneLimits {
@@ -35,6 +40,7 @@ impl From<GateLimits> for LaneLimits {
             breaker: BreakerConfig::DISABLED,
             retry_budget: None,
             scout_timeout_nanos: 0,
+            budgets: None,
         }
     }
 }

@@ -68,6 +68,10 @@ mod adaptive;
 mod admission;
 mod block_reason;
 mod breaker;
+mod budget;
+mod budget_levels;
+mod budget_queues;
+mod charge;
 mod concurrency;
 mod control;
 mod evict;
@@ -75,6 +79,7 @@ mod feedback;
 mod final_round;
 mod find;
 mod gate;
+mod gcra;
 mod health;
 mod index_hash;
 mod lane_hold;
@@ -109,9 +114,16 @@ use admission::Admission;
 pub(crate) use adaptive::ConcurrencyBounds;
 pub(crate) use block_reason::BlockReason;
 pub(crate) use breaker::BreakerConfig;
+use budget::Budget;
+pub(crate) use budget::{
+    BudgetAnnouncement, BudgetConfig, BudgetKind, UnaffordableJob, UnaffordableReason,
+};
+pub(crate) use budget_levels::{BudgetLevel, BudgetScope};
+pub(crate) use charge::{Charge, CostOutcome};
 use evict::EvictionCandidate;
 use gate::Gate;
 pub(crate) use gate::{GateLimits, GcraRate};
+pub(crate) use gcra::BudgetRate;
 pub(crate) use health::{RouteHealth, RouteObservation};
 pub(crate) use limits::{BatchLimits, LaneLimits};
 use parking::ParkingLotId;
@@ -134,6 +146,24 @@ pub(crate) trait Schedulable {
 
     fn priority_level(&self) -> PriorityLevel {
         PriorityLevel::Normal
+    }
+
+    /// The cost of the next start on the budgets of this name. `None`: their default cost. Must not
+    /// change while the job is queued.
+    fn stated_cost(&self, _budget_name: &str) -> Option<u64> {
+        None
+    }
+
+    /// Whether the charge of an earlier start pays for the next start. It is the charge that
+    /// [`Schedule::take_charge`] returned, on the same lane. Such a job starts before all others of
+    /// its queue.
+    fn has_carried_charge(&self) -> bool {
+        false
+    }
+
+    /// Takes the charge that pays for the next start. Called at the start.
+    fn take_carried_charge(&mut self) -> Option<Charge> {
+        None
     }
 }
 
@@ -166,6 +196,11 @@ pub(crate) struct Schedule<J> {
     routes: Slab<Route>,
     shares: Slab<LaneShare>,
     queues: Slab<Queue<J>>,
+    budgets: Slab<Budget>,
+    last_budget_serial: u64,
+    /// The slab indices of the budgets that apply to all jobs.
+    overall_budgets: Box<[usize]>,
+    last_ticket_number: u64,
     /// The slab index of the queue of the last push. The queue may no longer exist.
     last_pushed_queue: usize,
     delayed_jobs: Slab<DelayedJob<J>>,
@@ -181,6 +216,8 @@ pub(crate) struct Schedule<J> {
     rejected_jobs: Vec<J>,
     /// The jobs that [`Self::take_unreachable_jobs`] returns.
     unreachable_jobs: Vec<J>,
+    /// Jobs that [`Self::take_unaffordable_jobs`] returns.
+    unaffordable_jobs: Vec<UnaffordableJob<J>>,
     /// The batches whose final round (the last attempts of failed jobs) may be due.
     final_round_candidates: Vec<usize>,
     queued_count: usize,
@@ -201,6 +238,10 @@ impl<J: Schedulable> Schedule<J> {
             routes: Slab::new(),
             shares: Slab::new(),
             queues: Slab::new(),
+            budgets: Slab::new(),
+            last_budget_serial: 0,
+            overall_budgets: Box::default(),
+            last_ticket_number: 0,
             last_pushed_queue: usize::MAX,
             delayed_jobs: Slab::new(),
             timers: BinaryHeap::new(),
@@ -210,6 +251,7 @@ impl<J: Schedulable> Schedule<J> {
             eviction_candidates: VecDeque::new(),
             rejected_jobs: Vec::new(),
             unreachable_jobs: Vec::new(),
+            unaffordable_jobs: Vec::new(),
             final_round_candidates: Vec::new(),
             queued_count: 0,
         }
@@ -230,7 +272,8 @@ impl<J: Schedulable> Schedule<J> {
     /// Starts the next job that may start now, or returns when to call again.
     ///
     /// After each call, the caller takes the jobs that will never start with
-    /// [`Self::take_rejected_jobs`] and [`Self::take_unreachable_jobs`].
+    /// [`Self::take_rejected_jobs`], [`Self::take_unreachable_jobs`] and
+    /// [`Self::take_unaffordable_jobs`].
     pub(crate) fn start_next_job(&mut self, now: Time) -> StartDecision<J> {
         self.fire_due_timers_and_deadlines(now);
         self.begin_due_final_rounds();
@@ -274,7 +317,12 @@ impl<J: Schedulable> Schedule<J> {
     /// Takes a slot back, so that another job may start.
     ///
     /// To start the same job again, the caller [requeues](Self::requeue) the job before this call.
-    pub(crate) fn settle(&mut self, slot: Slot) {
+    /// Costs that are not [settled](Self::settle_costs) remain the estimate.
+    pub(crate) fn settle(&mut self, mut slot: Slot) {
+        if slot.charge.is_some() {
+            // The instant has no effect, because nothing more is charged.
+            self.settle_costs(&mut slot, CostOutcome::Unknown, Time::default());
+        }
         let Slot {
             batch_id: BatchId { index: batch, .. },
             lane,
@@ -331,6 +379,11 @@ impl<J: Schedulable> Schedule<J> {
         std::mem::take(&mut self.unreachable_jobs)
     }
 
+    /// Takes the jobs that ended because a budget can never cover their costs.
+    pub(crate) fn take_unaffordable_jobs(&mut self) -> Vec<UnaffordableJob<J>> {
+        std::mem::take(&mut self.unaffordable_jobs)
+    }
+
     /// The number of jobs in the schedule that are not in flight.
     pub(crate) fn queued_count(&self) -> usize {
         self.queued_count
@@ -349,6 +402,8 @@ impl<J: Schedulable> Schedule<J> {
                 && !batch.gate.is_limit_reached()
                 && !batch.gate.is_held()
                 && !self.gate.is_limit_reached()
+                && !self.has_queue_parked_at(&batch.budgets)
+                && !self.has_queue_parked_at(&self.overall_budgets)
         })
     }
 

@@ -29,13 +29,14 @@ pub(super) struct ParkingLot {
     pub(super) earliest_timer: EarliestTimer,
 }
 
-/// Identifies the parking lot of a lane, of a route, or of a batch's share of a lane, by slab
-/// index.
+/// Identifies the parking lot of a lane, of a route, of a batch's share of a lane, or of a budget,
+/// by slab index.
 #[derive(Copy, Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum ParkingLotId {
     Lane(usize),
     Share(usize),
     Route(usize),
+    Budget(usize),
 }
 
 impl<J: Schedulable> Schedule<J> {
@@ -83,6 +84,7 @@ impl<J: Schedulable> Schedule<J> {
             ParkingLotId::Lane(lane) => &mut self.lanes.get_mut(lane)?.parking_lot,
             ParkingLotId::Share(share) => &mut self.shares.get_mut(share)?.parking_lot,
             ParkingLotId::Route(route) => &mut self.routes.get_mut(route)?.parking_lot,
+            ParkingLotId::Budget(budget) => &mut self.budgets.get_mut(budget)?.parking_lot,
         })
     }
 
@@ -92,7 +94,7 @@ impl<J: Schedulable> Schedule<J> {
         loop {
             let popped = match lot {
                 ParkingLotId::Share(share) => self.pop_queue_from_share(share),
-                ParkingLotId::Lane(_) | ParkingLotId::Route(_) => {
+                ParkingLotId::Lane(_) | ParkingLotId::Route(_) | ParkingLotId::Budget(_) => {
                     self.pop_queue_from_lane_or_route(lot)
                 }
             };
@@ -181,6 +183,14 @@ impl<J: Schedulable> Schedule<J> {
             self.remove_queue_from_lot(queue);
             self.make_queue_runnable(queue);
         }
+        let budgets = self.budgets.iter();
+        let parked_at_budgets: Vec<usize> = budgets
+            .flat_map(|(_, budget)| budget.parking_lot.parked_queues.iter().copied())
+            .filter(|&queue| self.queues[queue].route == route)
+            .collect();
+        for queue in parked_at_budgets {
+            self.unpark_queue_from_budget(queue);
+        }
     }
 
     /// Lets the next queue of the same batch take its turn in the lane. Does nothing unless `lot`
@@ -236,6 +246,9 @@ impl<J: Schedulable> Schedule<J> {
         if self.reject_ready_jobs_if_deadline_passes_first(queue, refusal) {
             return;
         }
+        if !self.is_refused_only_by_concurrency(refused_by) {
+            self.end_reservations(queue);
+        }
         let parked = &mut self.queues[queue];
         let mut lot = refused_by;
         if let ParkingLotId::Lane(_) = refused_by {
@@ -252,12 +265,40 @@ impl<J: Schedulable> Schedule<J> {
                 parking_lot.parked_queues.push_back(queue);
             }
         }
+        self.set_timer_of_lot(refused_by, refusal);
+    }
+
+    /// Sets a timer for the instant at which a refusal ends, if that is known.
+    pub(super) fn set_timer_of_lot(&mut self, lot: ParkingLotId, refusal: Admission) {
         if let Admission::RefusedUntil(at) | Admission::RefusedUntilEventOrInstant(at) = refusal
-            && let Some(parking_lot) = self.find_parking_lot_mut(refused_by)
+            && let Some(parking_lot) = self.find_parking_lot_mut(lot)
             && parking_lot.earliest_timer.record_if_earlier(at)
         {
-            self.set_timer(at, TimerTarget::ParkingLot(refused_by));
+            self.set_timer(at, TimerTarget::ParkingLot(lot));
         }
+    }
+
+    /// Whether a lane or a share refuses starts only because of its concurrency limit.
+    fn is_refused_only_by_concurrency(&self, refused_by: ParkingLotId) -> bool {
+        let gate = match refused_by {
+            ParkingLotId::Lane(lane) => &self.lanes[lane].gate,
+            ParkingLotId::Share(share) => &self.shares[share].gate,
+            ParkingLotId::Route(_) | ParkingLotId::Budget(_) => return false,
+        };
+        gate.is_limit_reached() && !gate.is_held()
+    }
+
+    /// Whether a queue is parked in `lot` and is woken next. A queue that a lane, route or share
+    /// has woken returns to the front of its lot. A queue that a budget has woken may have to wait
+    /// behind other queues, because its first job is another one now.
+    pub(super) fn is_first_in_lot(&self, queue: usize, lot: ParkingLotId) -> bool {
+        self.queues[queue].run_state == RunState::ParkedInLot(lot)
+            && match lot {
+                ParkingLotId::Budget(budget) => {
+                    self.budgets[budget].parking_lot.parked_queues.front() == Some(&queue)
+                }
+                ParkingLotId::Lane(_) | ParkingLotId::Share(_) | ParkingLotId::Route(_) => true,
+            }
     }
 
     /// Removes a queue from the parking lot in which it is parked.
@@ -276,18 +317,21 @@ impl<J: Schedulable> Schedule<J> {
         queue: usize,
         refusal: Admission,
     ) -> bool {
-        let Admission::RefusedUntil(at) = refusal else {
-            return false;
-        };
-        let batch = self.queues[queue].batch;
-        let deadline_passes_first = self.batches[batch]
-            .deadline
-            .is_some_and(|deadline| deadline <= at);
+        let deadline_passes_first = self.does_deadline_pass_first(queue, refusal);
         if deadline_passes_first {
             self.reject_ready_jobs_of_queue(queue);
             self.set_queue_idle(queue);
         }
         deadline_passes_first
+    }
+
+    /// Whether a refusal certainly lasts until the deadline of a queue's batch.
+    pub(super) fn does_deadline_pass_first(&self, queue: usize, refusal: Admission) -> bool {
+        let Admission::RefusedUntil(at) = refusal else {
+            return false;
+        };
+        let deadline = self.batches[self.queues[queue].batch].deadline;
+        deadline.is_some_and(|deadline| deadline <= at)
     }
 
     /// Marks a queue as idle because it has no ready job. Makes the queue an eviction candidate if

@@ -17,6 +17,8 @@ pub(crate) enum PriorityLevel {
 pub(super) enum JobFreshness {
     Fresh,
     Requeued,
+    /// The job carries the charge of its earlier start, and precedes all others of its level.
+    RequeuedWithCharge,
 }
 
 /// The ready jobs of one priority level.
@@ -114,7 +116,24 @@ impl<J> ReadyJobs<J> {
         match freshness {
             JobFreshness::Fresh => jobs.fresh_jobs.push_back(job),
             JobFreshness::Requeued => jobs.requeued_jobs.push_back(job),
+            JobFreshness::RequeuedWithCharge => jobs.requeued_jobs.push_front(job),
         }
+    }
+
+    /// Whether a job would precede all jobs that are ready.
+    pub(super) fn would_be_first(&self, level: PriorityLevel, freshness: JobFreshness) -> bool {
+        let jobs = match (level, self.high_and_low_jobs.as_deref()) {
+            (PriorityLevel::Normal, _) => Some(&self.normal_jobs),
+            (PriorityLevel::High, Some([high, _])) => Some(high),
+            (PriorityLevel::Low, Some([_, low])) => Some(low),
+            (PriorityLevel::High | PriorityLevel::Low, None) => None,
+        };
+        let precedes_its_level = jobs.is_none_or(|jobs| match freshness {
+            JobFreshness::Fresh => jobs.is_empty(),
+            JobFreshness::Requeued => jobs.requeued_jobs.is_empty(),
+            JobFreshness::RequeuedWithCharge => true,
+        });
+        self.highest_level() <= Some(level) && precedes_its_level
     }
 
     /// Removes the first job of the highest level with a job. The returned flag tells whether the
@@ -187,6 +206,7 @@ mod tests {
             ready.push(job, level, freshness);
         }
         assert_eq!((ready.len(), ready.front()), (6, Some(&5)));
+        assert!(!ready.would_be_first(High, Requeued) && !ready.would_be_first(Normal, Requeued));
         let mut extracted = Vec::new();
         ready.move_matching_into(|&job| job == 6, &mut extracted);
         assert_eq!(extracted, [6]);
@@ -194,5 +214,14 @@ mod tests {
         let expected = [(5, false), (3, true), (4, false), (2, true), (1, true)];
         assert_eq!(popped, expected);
         assert!(ready.is_empty());
+        ready.push(1, Normal, Fresh);
+        let firsts = [
+            (Normal, Requeued),
+            (High, Fresh),
+            (Normal, Fresh),
+            (Low, Requeued),
+        ]
+        .map(|(level, freshness)| ready.would_be_first(level, freshness));
+        assert_eq!(firsts, [true, true, false, false]);
     }
 }

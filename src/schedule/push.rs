@@ -1,6 +1,6 @@
 //! Adds fresh jobs to the schedule, and requeues started jobs.
 
-use super::priority::JobFreshness;
+use super::priority::{JobFreshness, PriorityLevel};
 use super::route::RouteKey;
 use super::state::DelayedJob;
 use super::timer::TimerTarget;
@@ -108,19 +108,32 @@ impl<J: Schedulable> Schedule<J> {
     /// Makes a delayed job ready to start.
     pub(super) fn make_delayed_job_ready(&mut self, delayed: usize) {
         let DelayedJob { queue, job, .. } = self.delayed_jobs.remove(delayed);
-        let level = job.priority_level();
-        let target = &mut self.queues[queue];
-        target.delayed_count -= 1;
-        target.ready_jobs.push(job, level, JobFreshness::Requeued);
-        self.add_to_run_queue_or_raise_rank(queue);
+        self.queues[queue].delayed_count -= 1;
+        self.push_to_queue(queue, job, JobFreshness::Requeued);
     }
 
     fn add_ready_job(&mut self, queue: usize, job: J, freshness: JobFreshness) {
-        let level = job.priority_level();
-        let target = &mut self.queues[queue];
-        target.ready_jobs.push(job, level, freshness);
-        let batch = target.batch;
-        self.increment_queued_count(batch);
+        let job = match &self.queues[queue].budgets {
+            None => job,
+            Some(_) => match self.reject_if_unaffordable(queue, job) {
+                Some(job) => job,
+                None => return,
+            },
+        };
+        self.increment_queued_count(self.queues[queue].batch);
+        self.push_to_queue(queue, job, freshness);
+    }
+
+    fn push_to_queue(&mut self, queue: usize, job: J, freshness: JobFreshness) {
+        let (mut level, mut freshness) = (job.priority_level(), freshness);
+        if self.queues[queue].budgets.is_some() {
+            // Other jobs of the queue may wait for the settlement of a carried charge.
+            if job.has_carried_charge() {
+                (level, freshness) = (PriorityLevel::High, JobFreshness::RequeuedWithCharge);
+            }
+            self.end_reservations_before_push(queue, level, freshness);
+        }
+        self.queues[queue].ready_jobs.push(job, level, freshness);
         self.add_to_run_queue_or_raise_rank(queue);
     }
 

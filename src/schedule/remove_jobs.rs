@@ -29,6 +29,7 @@ impl<J: Schedulable> Schedule<J> {
         if self.find_live_batch(batch).is_none() {
             return abandoned;
         }
+        self.wake_abandoned_jobs_at_budgets(batch.index);
         let noted = &mut self.batches[batch.index];
         noted.abandoned_count_since_removal += 1;
         if noted.abandoned_count_since_removal < MIN_ABANDONED_JOBS_BEFORE_REMOVAL
@@ -37,13 +38,21 @@ impl<J: Schedulable> Schedule<J> {
             return abandoned;
         }
         noted.abandoned_count_since_removal = 0;
+        let mut changed = Vec::new();
         for &share in noted.share_by_lane.values() {
             for queue in self.shares[share].queues.indices() {
+                let before = abandoned.len();
                 let ready = &mut self.queues[queue].ready_jobs;
                 ready.move_matching_into(J::is_abandoned, &mut abandoned);
+                if abandoned.len() > before && self.queues[queue].budgets.is_some() {
+                    changed.push(queue);
+                }
             }
         }
         self.decrement_queued_count(batch.index, abandoned.len());
+        for queue in changed {
+            self.drop_ticket(queue);
+        }
         abandoned
     }
 
@@ -64,6 +73,9 @@ impl<J: Schedulable> Schedule<J> {
             self.move_delayed_jobs_matching(|_, queue| queue.batch == batch, into);
         }
         self.decrement_queued_count(batch, into.len() - before);
+        for queue in self.queues_with_ticket(batch) {
+            self.drop_ticket(queue);
+        }
     }
 
     /// Moves all queued jobs of a queue to `into`, both ready and delayed ones.
@@ -79,6 +91,7 @@ impl<J: Schedulable> Schedule<J> {
             final_round_jobs.retain(|&delayed| delayed_jobs.contains(delayed));
         }
         self.decrement_queued_count(batch, into.len() - before);
+        self.drop_ticket(queue);
     }
 
     /// Moves the delayed jobs of the queues that match `predicate` to `into`.
@@ -119,6 +132,7 @@ impl<J: Schedulable> Schedule<J> {
         rejected.ready_jobs.move_all_into(&mut self.rejected_jobs);
         let batch = rejected.batch;
         self.decrement_queued_count(batch, self.rejected_jobs.len() - before);
+        self.drop_ticket(queue);
     }
 
     /// Rejects the queued jobs of all batches whose deadline is not after `at`. Called if nothing

@@ -56,7 +56,7 @@ pub(super) struct Route {
 }
 
 impl Route {
-    pub(super) fn new(lane: usize, proxy: Option<Arc<str>>, limits: LaneLimits) -> Self {
+    pub(super) fn new(lane: usize, proxy: Option<Arc<str>>, limits: &LaneLimits) -> Self {
         Self {
             lane,
             proxy_key: proxy,

@@ -8,14 +8,14 @@ use super::{BatchId, Schedulable, Schedule, Slot, Time};
 
 impl<J: Schedulable> Schedule<J> {
     /// Starts a job of the first runnable queue for which the route, the lane, the batch's share of
-    /// the lane and the concurrency limit of the queue grant a start. The caller has checked the
-    /// gates of the schedule and of the batch.
+    /// the lane, the concurrency limit of the queue and the budgets grant a start. The caller has
+    /// checked the gates of the schedule and of the batch.
     pub(super) fn try_start_job_of_batch(&mut self, batch: usize, now: Time) -> Option<(Slot, J)> {
         loop {
             let (queue, woken_by) = self.pop_runnable_queue(batch)?;
             let started = self.try_start_job_of_queue(queue, woken_by, now);
             if let Some(lot) = woken_by
-                && self.queues[queue].run_state != RunState::ParkedInLot(lot)
+                && !self.is_first_in_lot(queue, lot)
             {
                 self.forward_wakeup(queue, lot);
             }
@@ -32,6 +32,9 @@ impl<J: Schedulable> Schedule<J> {
         now: Time,
     ) -> Option<(Slot, J)> {
         self.reject_abandoned_front_jobs(queue);
+        if self.queues[queue].budgets.is_some() {
+            self.remove_unaffordable_front_jobs(queue);
+        }
         match self.queues[queue].ready_jobs.highest_level() {
             None => {
                 self.set_queue_idle(queue);
@@ -76,18 +79,28 @@ impl<J: Schedulable> Schedule<J> {
             self.queues[queue].run_state = RunState::ParkedOnOwnLimit;
             return None;
         }
+        if let Some(refusal) = self.check_budgets(queue, now) {
+            self.park_queue_at_budget_or_reject_front_job(queue, refusal);
+            return None;
+        }
         self.start_front_job(queue, now)
     }
 
-    fn reject_abandoned_front_jobs(&mut self, queue: usize) {
+    pub(super) fn reject_abandoned_front_jobs(&mut self, queue: usize) {
         while self.queues[queue]
             .ready_jobs
             .front()
             .is_some_and(J::is_abandoned)
         {
-            let popped = self.queues[queue].ready_jobs.pop();
-            self.rejected_jobs.extend(popped.map(|(job, _)| job));
+            self.reject_front_job(queue);
+        }
+    }
+
+    pub(super) fn reject_front_job(&mut self, queue: usize) {
+        if let Some((job, _)) = self.queues[queue].ready_jobs.pop() {
+            self.rejected_jobs.push(job);
             self.decrement_queued_count(self.queues[queue].batch, 1);
+            self.drop_ticket(queue);
         }
     }
 
@@ -129,12 +142,21 @@ impl<J: Schedulable> Schedule<J> {
         drained.ready_jobs.move_all_into(&mut self.unreachable_jobs);
         let batch = drained.batch;
         self.decrement_queued_count(batch, self.unreachable_jobs.len() - before);
+        self.drop_ticket(queue);
     }
 
-    /// Starts the first job of a queue. The caller has checked all gates.
+    /// Starts the first job of a queue. The caller has checked all gates and budgets.
     fn start_front_job(&mut self, queue: usize, now: Time) -> Option<(Slot, J)> {
         let source = &mut self.queues[queue];
-        let (job, is_fresh) = source.ready_jobs.pop()?;
+        let (mut job, is_fresh) = source.ready_jobs.pop()?;
+        let charge = if source.budgets.is_some() {
+            let charge = self.charge_start(queue, &mut job, now);
+            self.drop_ticket(queue);
+            charge
+        } else {
+            None
+        };
+        let source = &mut self.queues[queue];
         source.concurrency_limit.record_start();
         let (lane, share, route) = (source.lane, source.share, source.route);
         let index = source.batch;
@@ -182,6 +204,7 @@ impl<J: Schedulable> Schedule<J> {
             start_seq,
             is_scout: scout_alone_until.is_some(),
             probe_id,
+            charge,
         };
         Some((slot, job))
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::budget_queues::QueueBudgets;
 use super::concurrency::ConcurrencyLimit;
 use super::gate::{Gate, GateLimits};
 use super::index_hash::SlabIndexMap;
@@ -48,6 +49,8 @@ pub(super) struct Batch {
     /// Whether the caller may push more jobs. The final round does not begin while this is true.
     pub(super) expects_more_jobs: bool,
     pub(super) earliest_timer: EarliestTimer,
+    /// The slab indices of the budgets of this batch.
+    pub(super) budgets: Box<[usize]>,
 }
 
 /// The state of one lane: usually a host, or else the requests that share a `limit_by` key.
@@ -58,6 +61,8 @@ pub(super) struct Lane {
     pub(super) start_count: u64,
     pub(super) retry_budget: RetryBudgetState,
     pub(super) routes: RouteMap,
+    /// The slab indices of the budgets of this lane.
+    pub(super) budgets: Box<[usize]>,
     /// The queues that the gate of this lane has refused, at most one per batch.
     pub(super) parking_lot: ParkingLot,
     /// Whether the schedule's list of eviction candidates contains this lane.
@@ -96,6 +101,8 @@ pub(super) struct Queue<J> {
     /// The `RunQueueRank::rank_bit`s of all run-queue entries of this queue, valid or stale.
     pub(super) run_queue_rank_bits: u8,
     pub(super) ready_jobs: ReadyJobs<J>,
+    /// `None` if no budget applies to the jobs of this queue.
+    pub(super) budgets: Option<Box<QueueBudgets>>,
     /// The number of delayed jobs of this queue.
     pub(super) delayed_count: usize,
     /// The number of jobs of this queue that may start before other queues take their turns.
@@ -132,6 +139,7 @@ impl Batch {
             final_round_jobs: Vec::new(),
             expects_more_jobs: false,
             earliest_timer: EarliestTimer::default(),
+            budgets: Box::default(),
         }
     }
 
@@ -146,13 +154,14 @@ impl Batch {
 }
 
 impl Lane {
-    pub(super) fn new(key: Arc<str>, limits: LaneLimits) -> Self {
+    pub(super) fn new(key: Arc<str>, limits: &LaneLimits) -> Self {
         Self {
             lane_key: key,
             gate: Gate::new(limits.gate_limits),
             start_count: 0,
             retry_budget: RetryBudgetState::new(limits.retry_budget),
             routes: RouteMap::default(),
+            budgets: Box::default(),
             parking_lot: ParkingLot::default(),
             is_eviction_candidate: false,
         }
@@ -190,6 +199,7 @@ impl<J> Queue<J> {
         share: usize,
         route: usize,
         limits: GateLimits,
+        budgets: Option<Box<QueueBudgets>>,
     ) -> Self {
         Self {
             batch,
@@ -205,6 +215,7 @@ impl<J> Queue<J> {
             },
             run_queue_rank_bits: 0,
             ready_jobs: ReadyJobs::new(),
+            budgets,
             delayed_count: 0,
             turns_left: 0,
             is_eviction_candidate: false,

@@ -23,6 +23,8 @@ pub(crate) struct LaneLoad {
     /// The reason why ready jobs of the lane have not started. [`BlockReason::Backoff`] if the lane
     /// has only delayed jobs.
     pub(crate) block_reason: BlockReason,
+    /// The name of the budget that delays the next ready job, for [`BlockReason::Budget`].
+    pub(crate) blocking_budget: Option<Arc<str>>,
 }
 
 /// Job counts of one batch or of the whole schedule.
@@ -51,6 +53,8 @@ struct IndexedLaneLoad {
     queued_count: usize,
     in_flight_count: usize,
     block_reason: BlockReason,
+    /// The slab index of the budget at which the queue is parked.
+    blocking_budget: Option<usize>,
 }
 
 impl IndexedLaneLoad {
@@ -142,6 +146,10 @@ impl<J: Schedulable> Schedule<J> {
             queued_count: ready_count + queue.delayed_count,
             in_flight_count: queue.concurrency_limit.in_flight(),
             block_reason,
+            blocking_budget: match queue.run_state {
+                RunState::ParkedInLot(ParkingLotId::Budget(budget)) => Some(budget),
+                _ => None,
+            },
         }
     }
 
@@ -156,6 +164,7 @@ impl<J: Schedulable> Schedule<J> {
             RunState::ParkedInLot(ParkingLotId::Route(route)) => {
                 self.routes[route].block_reason(now)
             }
+            RunState::ParkedInLot(ParkingLotId::Budget(_)) => Some(BlockReason::Budget),
             RunState::ParkedInLot(ParkingLotId::Lane(lane)) => {
                 self.lanes[lane].gate.block_reason(now)
             }
@@ -180,6 +189,10 @@ impl<J: Schedulable> Schedule<J> {
             queued_count: load.queued_count,
             in_flight_count: load.in_flight_count,
             block_reason: load.block_reason,
+            blocking_budget: load
+                .blocking_budget
+                .filter(|_| load.block_reason == BlockReason::Budget)
+                .map(|budget| Arc::clone(&self.budgets[budget].name)),
         };
         loads.into_iter().map(with_key).collect()
     }
@@ -195,6 +208,7 @@ fn add_to_lane_sum(sums: &mut SlabIndexMap<IndexedLaneLoad>, load: IndexedLaneLo
     });
     if sum.queued_count == 0 {
         sum.block_reason = load.block_reason;
+        sum.blocking_budget = load.blocking_budget;
     }
     sum.queued_count += load.queued_count;
     sum.in_flight_count += load.in_flight_count;

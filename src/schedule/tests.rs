@@ -3,6 +3,10 @@
 mod adaptive;
 mod batch_ends;
 mod breakers;
+mod budget_fairness;
+mod budget_simulation;
+mod budget_walks;
+mod budgets;
 mod contended_rates;
 mod control;
 mod fairness;

@@ -101,7 +101,7 @@ impl<J: Schedulable> Schedule<J> {
                         ParkingLotId::Share(share) => {
                             self.shares.get_mut(share).map(|share| &mut share.gate)
                         }
-                        ParkingLotId::Route(_) => None,
+                        ParkingLotId::Route(_) | ParkingLotId::Budget(_) => None,
                     };
                     if let Some(gate) = gate {
                         gate.make_up_for_late_timer(now);

@@ -155,7 +155,8 @@ impl Model {
         let breakers: Vec<BreakerConfig> = (0..LANES)
             .map(|_| OutageModel::random_config(&mut random))
             .collect();
-        for (key, (&limits, &breaker)) in lane_keys.iter().zip(lane_limits.iter().zip(&breakers)) {
+        for (key, (limits, &breaker)) in lane_keys.iter().zip(lane_limits.iter().zip(&breakers)) {
+            let limits = limits.clone();
             sim.set_lane_limits(key, LaneLimits { breaker, ..limits });
         }
         Self {

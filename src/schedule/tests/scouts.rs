@@ -9,6 +9,7 @@ const SCOUT: LaneLimits = LaneLimits {
     breaker: BreakerConfig::DISABLED,
     retry_budget: None,
     scout_timeout_nanos: 300 * MS,
+    budgets: None,
 };
 
 /// A simulation in which the first request to each of `lanes` is a scout.

@@ -126,7 +126,7 @@ impl Simulation {
     }
 
     fn limits_of(&self, lane: &str) -> LaneLimits {
-        let limits = self.lane_limits.get(lane).copied();
+        let limits = self.lane_limits.get(lane).cloned();
         limits.unwrap_or(GateLimits::UNLIMITED.into())
     }
 

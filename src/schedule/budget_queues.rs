@@ -1,0 +1,414 @@
+//! The budgets of queues: checks them before a start, and decides which queue they serve next.
+//!
+//! A queue has the budgets of its lane, of its batch and of the schedule, in this order. They are
+//! checked after all gates have granted a start. A queue that a budget refuses gets a [`Ticket`],
+//! which the queue keeps until its first job starts or is removed, and parks in the lot of that
+//! budget. A lot is ordered by ticket. Three rules keep small requests from overtaking a large one
+//! forever, and let all others proceed:
+//!
+//! - A budget refuses a queue while a queue with an older ticket is parked in its lot.
+//! - A refused queue *reserves* its cost on the budgets that it has passed before, on the other
+//!   budgets of the same scope, and on the refusing budget. A queue with a younger ticket starts
+//!   only if the level covers the oldest reservation, too. The reservation charges nothing, so the
+//!   budget refills as before.
+//! - A queue reserves nothing on a wider scope than the one that has refused it: a request that
+//!   waits for its host's tokens delays no other host at a budget that all hosts share.
+//!
+//! The oldest queue is refused only by levels, not by other queues. It starts as soon as they
+//! suffice, and then the next queue is the oldest. If a gate refuses it meanwhile, the reservation
+//! stays while the gate is only full or beyond its rate. A gate that is held or paused, or a route
+//! that is not available, ends the reservation, but not the ticket.
+
+use std::sync::Arc;
+
+use super::admission::Admission;
+use super::budget::{
+    Budget, BudgetConfig, BudgetScopeId, Ticket, UnaffordableJob, UnaffordableReason,
+};
+use super::parking::ParkingLotId;
+use super::priority::{JobFreshness, PriorityLevel};
+use super::run_state::RunState;
+use super::state::Queue;
+use super::{BatchId, Schedulable, Schedule, Time};
+
+/// The budgets of a queue.
+pub(super) struct QueueBudgets {
+    /// The slab indices of the budgets, in ascending order of their scopes.
+    pub(super) indices: Box<[usize]>,
+    /// [`Ticket::NONE`] unless a budget has refused the first job of the queue.
+    pub(super) ticket: Ticket,
+    /// Whether the queue has a reservation on any budget.
+    has_reservations: bool,
+}
+
+/// The refusal of a start by a budget.
+pub(super) struct BudgetRefusal {
+    /// The slab index of the budget.
+    pub(super) budget: usize,
+    pub(super) admission: Admission,
+}
+
+impl<J: Schedulable> Schedule<J> {
+    /// Adds budgets that apply to all jobs. Called before the first push.
+    pub(crate) fn add_overall_budgets(&mut self, configs: &[BudgetConfig]) {
+        let added = self.add_budgets(BudgetScopeId::Overall, configs);
+        self.overall_budgets = self.overall_budgets.iter().copied().chain(added).collect();
+    }
+
+    /// Adds budgets that apply to the jobs of a batch. Called before the first push to the batch.
+    pub(crate) fn add_batch_budgets(&mut self, batch: BatchId, configs: &[BudgetConfig]) {
+        if self.find_live_batch(batch).is_some() {
+            let added = self.add_budgets(BudgetScopeId::Batch(batch.index), configs);
+            let budgets = &mut self.batches[batch.index].budgets;
+            *budgets = budgets.iter().copied().chain(added).collect();
+        }
+    }
+
+    /// Adds budgets and returns their slab indices.
+    pub(super) fn add_budgets(
+        &mut self,
+        scope: BudgetScopeId,
+        configs: &[BudgetConfig],
+    ) -> Box<[usize]> {
+        let add = |config: &BudgetConfig| {
+            self.last_budget_serial += 1;
+            let budget = Budget::new(self.last_budget_serial, scope, config);
+            self.budgets.insert(budget)
+        };
+        configs.iter().map(add).collect()
+    }
+
+    pub(super) fn remove_budgets(&mut self, budgets: &[usize]) {
+        for &budget in budgets {
+            self.budgets.remove(budget);
+        }
+    }
+
+    /// Whether new budgets would behave the same.
+    pub(super) fn are_budgets_pristine(&self, budgets: &[usize], now: Time) -> bool {
+        let is_pristine = |&budget: &usize| self.budgets[budget].is_pristine(now);
+        budgets.iter().all(is_pristine)
+    }
+
+    /// The budgets of a new queue. `None` if there are none.
+    pub(super) fn budgets_of_new_queue(
+        &self,
+        batch: usize,
+        lane: usize,
+    ) -> Option<Box<QueueBudgets>> {
+        let (lane, batch) = (&self.lanes[lane].budgets, &self.batches[batch].budgets);
+        if lane.is_empty() && batch.is_empty() && self.overall_budgets.is_empty() {
+            return None;
+        }
+        let indices = lane.iter().chain(batch).chain(&self.overall_budgets);
+        Some(Box::new(QueueBudgets {
+            indices: indices.copied().collect(),
+            ticket: Ticket::NONE,
+            has_reservations: false,
+        }))
+    }
+
+    /// The first budget that refuses the first job of a queue.
+    pub(super) fn check_budgets(&self, queue: usize, now: Time) -> Option<BudgetRefusal> {
+        let checked = &self.queues[queue];
+        let budgets = checked.budgets.as_deref()?;
+        let job = checked.ready_jobs.front()?;
+        if job.has_carried_charge() {
+            return None;
+        }
+        budgets.indices.iter().find_map(|&index| {
+            let budget = &self.budgets[index];
+            let cost = budget.cost_of(job);
+            if cost == 0 {
+                return None;
+            }
+            let admission = if self.has_older_queue_parked(budget, budgets.ticket) {
+                Admission::RefusedUntilEvent
+            } else {
+                budget.check(budgets.ticket, cost, now)
+            };
+            (admission != Admission::Granted).then_some(BudgetRefusal {
+                budget: index,
+                admission,
+            })
+        })
+    }
+
+    fn has_older_queue_parked(&self, budget: &Budget, ticket: Ticket) -> bool {
+        let first = budget.parking_lot.parked_queues.front();
+        first.is_some_and(|&first| self.ticket_of(first) < ticket)
+    }
+
+    pub(super) fn ticket_of(&self, queue: usize) -> Ticket {
+        let budgets = self.queues[queue].budgets.as_deref();
+        budgets.map_or(Ticket::NONE, |budgets| budgets.ticket)
+    }
+
+    /// Parks a queue that a budget has refused. If the deadline of the batch passes first, only the
+    /// first job is rejected, because the next one may cost less.
+    pub(super) fn park_queue_at_budget_or_reject_front_job(
+        &mut self,
+        queue: usize,
+        refusal: BudgetRefusal,
+    ) {
+        let BudgetRefusal { budget, admission } = refusal;
+        if self.does_deadline_pass_first(queue, admission) {
+            self.reject_front_job(queue);
+            return self.add_to_run_queue(queue, None);
+        }
+        self.reserve_budgets(queue, budget);
+        let lot = ParkingLotId::Budget(budget);
+        self.queues[queue].run_state = RunState::ParkedInLot(lot);
+        let ticket = self.ticket_of(queue);
+        let parked = &self.budgets[budget].parking_lot.parked_queues;
+        let position = parked.partition_point(|&other| self.ticket_of(other) < ticket);
+        let parked = &mut self.budgets[budget].parking_lot.parked_queues;
+        parked.insert(position, queue);
+        self.set_timer_of_lot(lot, admission);
+    }
+
+    /// Issues a ticket to a queue that a budget has refused, unless the queue has one, and reserves
+    /// the budgets of that scope and of narrower ones.
+    fn reserve_budgets(&mut self, queue: usize, refused_by: usize) {
+        let refusing_scope = self.budgets[refused_by].scope;
+        let refused = &mut self.queues[queue];
+        let (Some(budgets), Some(job)) =
+            (refused.budgets.as_deref_mut(), refused.ready_jobs.front())
+        else {
+            return;
+        };
+        if budgets.ticket == Ticket::NONE {
+            self.last_ticket_number += 1;
+            budgets.ticket = Ticket::new(self.last_ticket_number);
+        }
+        budgets.has_reservations = true;
+        let mut ended = Vec::new();
+        for &index in &budgets.indices {
+            let budget = &mut self.budgets[index];
+            let cost = budget.cost_of(job);
+            if cost > 0 && budget.scope <= refusing_scope {
+                budget.reserve(budgets.ticket, cost);
+            } else if budget.end_reservation(budgets.ticket) {
+                ended.push(index);
+            }
+        }
+        for index in ended {
+            self.wake_next_queue_of_budget(index);
+        }
+    }
+
+    /// Ends the reservations of a queue. The queue keeps its ticket.
+    pub(super) fn end_reservations(&mut self, queue: usize) {
+        let Some(budgets) = self.queues[queue].budgets.as_deref_mut() else {
+            return;
+        };
+        if !std::mem::take(&mut budgets.has_reservations) {
+            return;
+        }
+        for position in 0..budgets.indices.len() {
+            let Some(budgets) = self.queues[queue].budgets.as_deref() else {
+                return;
+            };
+            let index = budgets.indices[position];
+            if self.budgets[index].end_reservation(budgets.ticket) {
+                self.wake_next_queue_of_budget(index);
+            }
+        }
+    }
+
+    /// Takes the ticket of a queue whose first job has started or was removed. A queue that is
+    /// parked in the lot of a budget is checked again.
+    pub(super) fn drop_ticket(&mut self, queue: usize) {
+        if self.ticket_of(queue) == Ticket::NONE {
+            return;
+        }
+        self.end_reservations(queue);
+        self.unpark_queue_from_budget(queue);
+        if let Some(budgets) = self.queues[queue].budgets.as_deref_mut() {
+            budgets.ticket = Ticket::NONE;
+        }
+    }
+
+    /// The queues of a batch that have a ticket.
+    pub(super) fn queues_with_ticket(&self, batch: usize) -> Vec<usize> {
+        if self.budgets.is_empty() {
+            return Vec::new();
+        }
+        let shares = self.batches[batch].share_by_lane.values();
+        let queues = shares.flat_map(|&share| self.shares[share].queues.indices());
+        queues
+            .filter(|&queue| self.ticket_of(queue) != Ticket::NONE)
+            .collect()
+    }
+
+    /// Ends the reservations of all queues of a batch, and takes the queues out of the lots of
+    /// budgets. Called when the batch is held.
+    pub(super) fn end_reservations_of_batch(&mut self, batch: usize) {
+        for queue in self.queues_with_ticket(batch) {
+            self.end_reservations(queue);
+            self.unpark_queue_from_budget(queue);
+        }
+    }
+
+    /// Wakes the queues of a batch that are first in the lot of a budget with an abandoned job. It
+    /// is rejected, and no longer delays other queues.
+    pub(super) fn wake_abandoned_jobs_at_budgets(&mut self, batch: usize) {
+        let is_abandoned = |&queue: &usize| {
+            let queue = &self.queues[queue];
+            queue.batch == batch && queue.ready_jobs.front().is_some_and(J::is_abandoned)
+        };
+        let budgets = self.budgets.iter().filter(|(_, budget)| {
+            let first = budget.parking_lot.parked_queues.front();
+            first.is_some_and(is_abandoned)
+        });
+        let budgets: Vec<usize> = budgets.map(|(index, _)| index).collect();
+        for budget in budgets {
+            self.wake_next_queue_of_budget(budget);
+        }
+    }
+
+    /// Whether a queue is parked at any of these budgets.
+    pub(super) fn has_queue_parked_at(&self, budgets: &[usize]) -> bool {
+        let is_occupied =
+            |&budget: &usize| !self.budgets[budget].parking_lot.parked_queues.is_empty();
+        budgets.iter().any(is_occupied)
+    }
+
+    /// Ends the reservations of a queue if a job is going to be pushed in front of its first job,
+    /// for which they were made. A queue that is parked in the lot of a budget is checked again.
+    pub(super) fn end_reservations_before_push(
+        &mut self,
+        queue: usize,
+        level: PriorityLevel,
+        freshness: JobFreshness,
+    ) {
+        let target = &self.queues[queue];
+        if self.ticket_of(queue) != Ticket::NONE
+            && target.ready_jobs.would_be_first(level, freshness)
+        {
+            self.end_reservations(queue);
+            self.unpark_queue_from_budget(queue);
+        }
+    }
+
+    /// Makes a queue runnable if it is parked in the lot of a budget.
+    pub(super) fn unpark_queue_from_budget(&mut self, queue: usize) {
+        let RunState::ParkedInLot(ParkingLotId::Budget(budget)) = self.queues[queue].run_state
+        else {
+            return;
+        };
+        self.remove_queue_from_lot(queue);
+        if self.queues[queue].ready_jobs.is_empty() {
+            self.set_queue_idle(queue);
+        } else {
+            self.make_queue_runnable(queue);
+        }
+        self.wake_next_queue_of_budget(budget);
+    }
+
+    pub(super) fn wake_next_queue_of_budget(&mut self, budget: usize) {
+        let lot = ParkingLotId::Budget(budget);
+        if self
+            .find_parking_lot_mut(lot)
+            .is_some_and(|lot| !lot.parked_queues.is_empty())
+        {
+            self.wake_next_queue_of_lot(lot);
+        }
+    }
+
+    /// Moves the first jobs of a queue to the unaffordable jobs while a budget can never cover
+    /// their costs. Abandoned jobs are rejected.
+    pub(super) fn remove_unaffordable_front_jobs(&mut self, queue: usize) {
+        while let Some(job) = self.queues[queue].ready_jobs.front()
+            && let Some((index, reason)) = self.unaffordable_budget(queue, job)
+        {
+            let popped = self.queues[queue].ready_jobs.pop();
+            let budget_name = Arc::clone(&self.budgets[index].name);
+            let unaffordable = popped.map(|(job, _)| UnaffordableJob {
+                job,
+                budget_name,
+                reason,
+            });
+            self.unaffordable_jobs.extend(unaffordable);
+            self.decrement_queued_count(self.queues[queue].batch, 1);
+            self.drop_ticket(queue);
+            self.reject_abandoned_front_jobs(queue);
+        }
+    }
+
+    /// Returns the job, unless a budget of its queue can never cover its cost. Such a job joins the
+    /// unaffordable jobs.
+    pub(super) fn reject_if_unaffordable(&mut self, queue: usize, job: J) -> Option<J> {
+        let Some((index, reason)) = self.unaffordable_budget(queue, &job) else {
+            return Some(job);
+        };
+        self.unaffordable_jobs.push(UnaffordableJob {
+            job,
+            budget_name: Arc::clone(&self.budgets[index].name),
+            reason,
+        });
+        None
+    }
+
+    /// The slab index of the budget that can never cover the cost of a job, and the reason.
+    fn unaffordable_budget(&self, queue: usize, job: &J) -> Option<(usize, UnaffordableReason)> {
+        let budgets = self.queues[queue].budgets.as_deref()?;
+        if job.has_carried_charge() {
+            return None;
+        }
+        budgets.indices.iter().find_map(|&index| {
+            let budget = &self.budgets[index];
+            let reason = budget.unaffordable_reason(budget.cost_of(job))?;
+            Some((index, reason))
+        })
+    }
+
+    /// Ends what waits for a total of which less can be charged than before. Called after a
+    /// settlement.
+    pub(super) fn end_waits_for_total(&mut self, budget: usize) {
+        let total = &self.budgets[budget];
+        if total.affordable_total() <= 0 {
+            return self.end_all_waits_for_exhausted_total(budget);
+        }
+        let is_unaffordable = |&queue: &usize| {
+            let job = self.queues[queue].ready_jobs.front();
+            job.is_some_and(|job| total.unaffordable_reason(total.cost_of(job)).is_some())
+        };
+        let parked = total.parking_lot.parked_queues.iter().copied();
+        let unaffordable: Vec<usize> = parked.filter(is_unaffordable).collect();
+        for queue in unaffordable {
+            self.unpark_queue_from_budget(queue);
+        }
+    }
+
+    /// Moves all ready jobs that cost something on an exhausted total to the unaffordable jobs.
+    fn end_all_waits_for_exhausted_total(&mut self, budget: usize) {
+        let exhausted = &self.budgets[budget];
+        let has_budget = |queue: &Queue<J>| {
+            let budgets = queue.budgets.as_deref();
+            budgets.is_some_and(|budgets| budgets.indices.contains(&budget))
+        };
+        let mut changed = Vec::new();
+        for (index, queue) in &mut self.queues {
+            if !has_budget(queue) {
+                continue;
+            }
+            let mut jobs = Vec::new();
+            let is_charged = |job: &J| exhausted.cost_of(job) > 0 && !job.has_carried_charge();
+            queue.ready_jobs.move_matching_into(is_charged, &mut jobs);
+            if !jobs.is_empty() {
+                changed.push((index, queue.batch, jobs.len()));
+            }
+            let unaffordable = jobs.into_iter().map(|job| UnaffordableJob {
+                job,
+                budget_name: Arc::clone(&exhausted.name),
+                reason: UnaffordableReason::Exhausted,
+            });
+            self.unaffordable_jobs.extend(unaffordable);
+        }
+        for (queue, batch, count) in changed {
+            self.decrement_queued_count(batch, count);
+            self.drop_ticket(queue);
+        }
+    }
+}

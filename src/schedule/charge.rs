@@ -1,0 +1,168 @@
+//! Charges the budgets of a start, and settles the charge once the actual cost is known.
+//!
+//! The cost of a start is an estimate. It is charged at the start, on every budget of the job's
+//! queue. When the exchange (one request and its response) has ended, the charge is settled: all
+//! units return if the request was not sent, the difference to the actual cost is charged or
+//! refunded if that is known, and nothing changes otherwise.
+
+use std::sync::Arc;
+
+use super::budget::{Budget, BudgetAnnouncement, BudgetScopeId};
+use super::{Schedulable, Schedule, Slot, Time};
+
+/// The charge of one start, on every budget of its queue.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Charge(Box<[ChargeEntry]>);
+
+/// The charge of one start on one budget.
+#[derive(Debug)]
+struct ChargeEntry {
+    /// The slab index of the budget.
+    budget: usize,
+    budget_serial: u64,
+    cost: u64,
+    is_settled: bool,
+    /// [`Budget::charged_total`] after this charge.
+    charged_total: u64,
+}
+
+/// The actual cost of a start.
+#[derive(Copy, Clone, Debug)]
+pub(crate) enum CostOutcome<'a> {
+    /// No byte of the request was sent: the request cost nothing.
+    Unsent,
+    /// The request may have been sent: its cost remains the estimate.
+    Unknown,
+    /// The actual costs by the names of their budgets. The cost on other budgets remains the
+    /// estimate.
+    Actual(&'a [(Arc<str>, u64)]),
+}
+
+impl CostOutcome<'_> {
+    /// The actual cost on one budget, for which `estimate` was charged.
+    fn actual_cost(self, budget_name: &str, estimate: u64) -> u64 {
+        match self {
+            Self::Unsent => 0,
+            Self::Unknown => estimate,
+            Self::Actual(costs) => {
+                let stated = costs.iter().find(|(name, _)| **name == *budget_name);
+                stated.map_or(estimate, |&(_, cost)| cost)
+            }
+        }
+    }
+}
+
+impl<J: Schedulable> Schedule<J> {
+    /// Charges the start of `job` on every budget of its queue. All of them have granted the start.
+    /// A job with a carried charge pays nothing.
+    pub(super) fn charge_start(&mut self, queue: usize, job: &mut J, now: Time) -> Option<Charge> {
+        let budgets = self.queues[queue].budgets.as_deref()?;
+        if let Some(carried) = job.take_carried_charge() {
+            return Some(carried);
+        }
+        let entries = budgets.indices.iter().map(|&index| {
+            let budget = &mut self.budgets[index];
+            let cost = budget.cost_of(job);
+            budget.charge(cost, now);
+            ChargeEntry {
+                budget: index,
+                budget_serial: budget.serial,
+                cost,
+                is_settled: false,
+                charged_total: budget.charged_total,
+            }
+        });
+        Some(Charge(entries.collect()))
+    }
+
+    /// Settles the costs of the request in `slot`. The caller settles `slot` afterwards. A second
+    /// call has no effect.
+    pub(crate) fn settle_costs(&mut self, slot: &mut Slot, outcome: CostOutcome<'_>, now: Time) {
+        if let Some(charge) = &mut slot.charge {
+            self.settle_unsettled_entries(charge, outcome, now);
+        }
+    }
+
+    /// Settles a charge that [`Self::take_charge`] has returned, and for which nothing will start.
+    pub(crate) fn settle_charge(
+        &mut self,
+        mut charge: Charge,
+        outcome: CostOutcome<'_>,
+        now: Time,
+    ) {
+        self.settle_unsettled_entries(&mut charge, outcome, now);
+    }
+
+    /// Takes the charge of a request that is going to be repeated without paying again, for example
+    /// with a new bearer token. `None` if the request has no budgets.
+    ///
+    /// The job carries the charge to its next start, see [`Schedulable::take_carried_charge`]. If
+    /// nothing starts, [`Self::settle_charge`] must be called.
+    pub(crate) fn take_charge(&mut self, slot: &mut Slot) -> Option<Charge> {
+        slot.charge.take()
+    }
+
+    fn settle_unsettled_entries(
+        &mut self,
+        charge: &mut Charge,
+        outcome: CostOutcome<'_>,
+        now: Time,
+    ) {
+        for entry in &mut charge.0 {
+            if std::mem::replace(&mut entry.is_settled, true) {
+                continue;
+            }
+            if let Some(budget) = find_charged_budget(&mut self.budgets, entry) {
+                let actual = outcome.actual_cost(&budget.name, entry.cost);
+                let affordable_before = budget.affordable_total();
+                budget.settle(entry.cost, actual, now);
+                if budget.affordable_total() < affordable_before {
+                    self.end_waits_for_total(entry.budget);
+                }
+                self.wake_next_queue_of_budget(entry.budget);
+            }
+        }
+    }
+
+    /// Lowers the level of a budget of the slot's lane to the one that the host announced in its
+    /// response. The level is never raised, and an announcement in the response to an earlier
+    /// request than the last one has no effect. Returns false if the lane has no budget of this
+    /// name that is refilled.
+    ///
+    /// The announcement does not cover requests that started later, so their costs are subtracted.
+    /// [`Self::settle_costs`] must be called first. Otherwise a refund would raise the level above
+    /// the announced one.
+    pub(crate) fn apply_budget_announcement(
+        &mut self,
+        slot: &Slot,
+        announcement: &BudgetAnnouncement<'_>,
+        now: Time,
+    ) -> bool {
+        let mut is_applied = false;
+        for entry in slot.charge.iter().flat_map(|charge| &charge.0) {
+            let Some(budget) = find_charged_budget(&mut self.budgets, entry) else {
+                continue;
+            };
+            if matches!(budget.scope, BudgetScopeId::Lane(_))
+                && *budget.name == *announcement.budget_name
+            {
+                let charged_since = budget.charged_total.wrapping_sub(entry.charged_total);
+                is_applied |=
+                    budget.apply_announcement(announcement, slot.start_seq, charged_since, now);
+                self.wake_next_queue_of_budget(entry.budget);
+            }
+        }
+        is_applied
+    }
+}
+
+/// The budget of a charge, unless the budget has been removed with its lane or batch.
+fn find_charged_budget<'a>(
+    budgets: &'a mut slab::Slab<Budget>,
+    entry: &ChargeEntry,
+) -> Option<&'a mut Budget> {
+    budgets
+        .get_mut(entry.budget)
+        .filter(|budget| budget.serial == entry.budget_serial)
+}
