@@ -10,7 +10,7 @@ use futures_core::Stream;
 
 use crate::batch::{AsCompleted, Batch, Gather, InputReceiver, ReceiverStream};
 use crate::builder::FetcherBuilder;
-use crate::engine::{Engine, JobOptions, SingleFetch};
+use crate::engine::{Engine, JobOptions, SingleFetch, TenantHandle};
 use crate::error::{BoxError, Result};
 use crate::progress::Snapshot;
 use crate::request::{IntoRequest, Request};
@@ -49,6 +49,8 @@ pub struct Fetcher {
     engine: Arc<Engine>,
     /// The request settings, and the defaults of each job (one input on the way to its result).
     job_options: Arc<JobOptions>,
+    /// Set if this Fetcher is a sibling with limits of its own, or shares those of such a sibling.
+    tenant: Option<Arc<TenantHandle>>,
 }
 
 impl Fetcher {
@@ -72,11 +74,17 @@ impl Fetcher {
         Self {
             engine,
             job_options,
+            tenant: None,
         }
     }
 
+    pub(crate) fn with_tenant(self, tenant: Option<Arc<TenantHandle>>) -> Self {
+        Self { tenant, ..self }
+    }
+
     /// Returns a builder for a sibling: another Fetcher that shares connections and limits with
-    /// this Fetcher, but has other headers, credentials, retries or timeouts.
+    /// this Fetcher, but has other headers, credentials, retries or timeouts, or limits of its own
+    /// within the shared limits.
     ///
     /// The builder starts with the settings of this Fetcher. These settings apply to the sibling
     /// alone:
@@ -96,10 +104,25 @@ impl Fetcher {
     ///   [`allowed_ports`](FetcherBuilder::allowed_ports) and `FetcherBuilder::cookies`.
     ///
     /// All other settings are shared, and setting one makes [`build`](FetcherBuilder::build) fail,
-    /// even with an equal value: concurrency and rates, in total and per host; `limit_by` and
-    /// `limits_for`; the breaker and the retry budget; and everything about connections, such as
-    /// `transport`, `idle_timeout`, proxies, the resolver, HTTP versions, certificates and
+    /// even with an equal value: concurrency and rates per host; `limit_by` and `limits_for`; the
+    /// breaker and the retry budget; and everything about connections, such as `transport`,
+    /// `idle_timeout`, proxies, the resolver, HTTP versions, certificates and
     /// `public_addresses_only`. A host that is paused or down is paused or down for all siblings.
+    ///
+    /// # Limits of a sibling
+    ///
+    /// [`concurrency`](FetcherBuilder::concurrency) and [`rate`](FetcherBuilder::rate) limit a
+    /// sibling for itself, for example one sibling for each tenant of a service. The limit applies
+    /// to all batches and single fetches of the sibling and its clones together. A request starts
+    /// when this limit and all limits of this Fetcher permit it. The requests of this Fetcher do
+    /// not count against the limits of a sibling. The limits end with the last clone of the sibling
+    /// and its last batch.
+    ///
+    /// A sibling that sets neither shares the limits of the Fetcher it was made from. The sibling
+    /// of a sibling with limits of its own therefore shares these limits, too, and setting other
+    /// limits for it makes [`build`](FetcherBuilder::build) fail.
+    ///
+    /// # Credentials
     ///
     /// Shared connections carry no credentials of an origin, except its client certificate.
     /// Siblings share client certificates and proxy credentials. Siblings must not be used with
@@ -109,7 +132,7 @@ impl Fetcher {
     ///
     /// ```
     /// # fn main() -> fanout::Result<()> {
-    /// use fanout::{Fetcher, Host, Retry};
+    /// use fanout::{Fetcher, Host, Rate, Retry};
     ///
     /// let alice = Fetcher::builder()
     ///     .concurrency_per_host(8)
@@ -121,18 +144,22 @@ impl Fetcher {
     ///     .retry(Retry::off())
     ///     .build()?;
     /// // Together they never have more than 8 requests in flight to one host.
+    ///
+    /// let nightly = alice.to_builder().concurrency(2).rate(Rate::per_second(5)).build()?;
+    /// // All batches of `nightly` together start at most 5 requests per second.
     /// # Ok(())
     /// # }
     /// ```
     pub fn to_builder(&self) -> FetcherBuilder {
-        FetcherBuilder::new_for_sibling(&self.engine, &self.job_options)
+        FetcherBuilder::new_for_sibling(&self.engine, &self.job_options, self.tenant.as_ref())
     }
 
     /// Fetches one request. If the input has a tag, the tag is dropped.
     ///
     /// The future does nothing until it is polled, and can be spawned. All single fetches of a
     /// runtime together have the concurrency of one batch, 100 by default; further fetches are
-    /// queued.
+    /// queued. The single fetches of a [sibling with limits of its own](Self::to_builder) count
+    /// separately.
     ///
     /// ```
     /// # async fn example(fetcher: fanout::Fetcher) -> fanout::Result<()> {
@@ -151,6 +178,7 @@ impl Fetcher {
             single_fetch: SingleFetch::new(
                 Arc::clone(&self.engine),
                 Arc::clone(&self.job_options),
+                self.tenant.clone(),
                 request,
             ),
             poll_result: SingleFetch::poll_response,
@@ -204,7 +232,12 @@ impl Fetcher {
         T: 'a,
         I: IntoIterator<Item: IntoRequest<Tag = T> + 'a, IntoIter: Send + 'a>,
     {
-        Batch::from_iter(&self.engine, &self.job_options, inputs)
+        Batch::from_iter(
+            &self.engine,
+            &self.job_options,
+            self.tenant.as_ref(),
+            inputs,
+        )
     }
 
     /// Creates a batch whose inputs come from a stream, such as the lines of a file or another
@@ -229,7 +262,12 @@ impl Fetcher {
         T: 'a,
         S: Stream<Item: IntoRequest<Tag = T>> + Send + 'a,
     {
-        Batch::from_stream(&self.engine, &self.job_options, inputs)
+        Batch::from_stream(
+            &self.engine,
+            &self.job_options,
+            self.tenant.as_ref(),
+            inputs,
+        )
     }
 
     /// Creates a batch whose inputs come from a tokio channel:
@@ -448,5 +486,48 @@ impl<R> Future for Fetch<R> {
 impl<R> fmt::Debug for Fetch<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Fetch").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::limits::Rate;
+    use crate::mock::{Mock, MockResponse};
+
+    /// Every other sibling is dropped while its fetch is in flight.
+    #[tokio::test(start_paused = true)]
+    async fn siblings_with_limits_leave_nothing_behind() {
+        let response = MockResponse::text("x").delay(Duration::from_millis(1));
+        let mock = Mock::new().fallback(response).max_recorded_requests(0);
+        let parent = Fetcher::builder().transport(mock).build().unwrap();
+        let mut open_batch = parent.as_completed(std::iter::repeat("http://a.example/"));
+        open_batch.next().await;
+        let mut max_tenant_count = 0;
+        for number in 0..10_000 {
+            let sibling = parent
+                .to_builder()
+                .concurrency(1)
+                .rate(Rate::per_minute(1))
+                .build()
+                .unwrap();
+            let fetch = sibling.fetch("http://b.example/");
+            let queued = sibling.fetch("http://b.example/");
+            drop(sibling);
+            if number % 2 == 0 {
+                fetch.await.unwrap();
+            } else {
+                let both = async { tokio::join!(fetch, queued) };
+                let timeout = tokio::time::timeout(Duration::from_micros(1), both);
+                assert!(timeout.await.is_err());
+            }
+            max_tenant_count = max_tenant_count.max(parent.engine.tenant_count());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(max_tenant_count < 100, "{max_tenant_count} tenants");
+        assert_eq!(parent.engine.tenant_count(), 0);
+        assert_eq!(parent.engine.snapshot().open_batches(), 1);
     }
 }

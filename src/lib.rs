@@ -330,7 +330,8 @@
 //! head and reading the body. It prints as a short table.
 //!
 //! [`Fetcher::to_builder`] returns a builder for a second Fetcher that shares connections and
-//! limits, but has its own headers, credentials or retry settings.
+//! limits, but has its own headers, credentials or retry settings. It may have a concurrency and a
+//! rate of its own within the shared limits, for example one for each tenant of a service.
 //!
 //! # Deadlines and cancellation
 //!

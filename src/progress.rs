@@ -196,8 +196,9 @@ impl Waiting {
             + self.waiting_while_paused
     }
 
-    /// The number of requests waiting for a concurrency slot of the Fetcher, the batch or the host,
-    /// or for their name lookups to begin. Requests that are about to start are included.
+    /// The number of requests waiting for a concurrency slot of the Fetcher, the sibling, the batch
+    /// or the host, or for their name lookups to begin. Requests that are about to start are
+    /// included.
     pub fn for_concurrency(&self) -> usize {
         self.waiting_for_concurrency
     }
@@ -264,7 +265,7 @@ impl fmt::Display for Waiting {
 #[derive(Copy, Clone, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum WaitReason {
-    /// All concurrency slots of the Fetcher, the batch or the host are taken.
+    /// All concurrency slots of the Fetcher, the sibling, the batch or the host are taken.
     Concurrency,
     /// A [rate limit](crate::Rate) does not allow another start yet.
     Rate,

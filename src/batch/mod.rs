@@ -39,7 +39,7 @@ pub use in_order::InOrder;
 pub use input_receiver::InputReceiver;
 pub(crate) use input_receiver::ReceiverStream;
 
-use crate::engine::{ControlOwner, Engine, Job, JobOptions};
+use crate::engine::{ControlOwner, Engine, Job, JobOptions, TenantHandle};
 use crate::error::{BoxError, Result};
 use crate::request::IntoRequest;
 use crate::response::Response;
@@ -89,30 +89,41 @@ pub struct Batch<'a, T = (), R = Response> {
 type ExtractResult<R> = fn(&mut Job) -> Result<R>;
 
 impl<'a, T: 'a> Batch<'a, T> {
-    pub(crate) fn from_iter<I>(engine: &Arc<Engine>, defaults: &Arc<JobOptions>, inputs: I) -> Self
+    pub(crate) fn from_iter<I>(
+        engine: &Arc<Engine>,
+        defaults: &Arc<JobOptions>,
+        tenant: Option<&Arc<TenantHandle>>,
+        inputs: I,
+    ) -> Self
     where
         I: IntoIterator<Item: IntoRequest<Tag = T> + 'a, IntoIter: Send + 'a>,
     {
-        Self::new(engine, defaults, Inputs::from_iter(inputs))
+        Self::new(engine, defaults, tenant, Inputs::from_iter(inputs))
     }
 
     pub(crate) fn from_stream<S>(
         engine: &Arc<Engine>,
         defaults: &Arc<JobOptions>,
+        tenant: Option<&Arc<TenantHandle>>,
         inputs: S,
     ) -> Self
     where
         S: Stream<Item: IntoRequest<Tag = T>> + Send + 'a,
     {
-        Self::new(engine, defaults, Inputs::from_stream(inputs))
+        Self::new(engine, defaults, tenant, Inputs::from_stream(inputs))
     }
 
-    fn new(engine: &Arc<Engine>, defaults: &Arc<JobOptions>, inputs: Inputs<'a, T>) -> Self {
+    fn new(
+        engine: &Arc<Engine>,
+        defaults: &Arc<JobOptions>,
+        tenant: Option<&Arc<TenantHandle>>,
+        inputs: Inputs<'a, T>,
+    ) -> Self {
         Self {
             engine: Arc::clone(engine),
             control: ControlOwner::new(engine, inputs.exact_input_count()),
             inputs,
-            options: BatchOptions::new(JobOptions::clone(defaults)),
+            options: BatchOptions::new(JobOptions::clone(defaults), tenant.cloned()),
             extract_result: Job::take_result,
         }
     }
@@ -210,6 +221,7 @@ impl<T, R> fmt::Debug for Batch<'_, T, R> {
             limit_settings,
             budgets,
             job_options,
+            tenant: _,
             deadline,
             look_ahead,
             max_buffered_bytes,

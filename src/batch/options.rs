@@ -1,9 +1,10 @@
 //! The options of a batch.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Batch;
-use crate::engine::{JobOptions, StopCondition};
+use crate::engine::{JobOptions, StopCondition, TenantHandle};
 use crate::error::Result;
 use crate::limits::{Budget, Concurrency, LimitSettings, Rate, Retry, Timeouts, check_budgets};
 use crate::response::Response;
@@ -14,17 +15,20 @@ pub(super) struct BatchOptions {
     pub(super) budgets: Vec<Budget>,
     /// Options of each request, initially a copy of the Fetcher's defaults.
     pub(super) job_options: JobOptions,
+    /// The tenant of the Fetcher, if the Fetcher is a sibling with limits of its own.
+    pub(super) tenant: Option<Arc<TenantHandle>>,
     pub(super) deadline: Option<Duration>,
     pub(super) look_ahead: Option<usize>,
     pub(super) max_buffered_bytes: Option<u64>,
 }
 
 impl BatchOptions {
-    pub(super) fn new(job_options: JobOptions) -> Self {
+    pub(super) fn new(job_options: JobOptions, tenant: Option<Arc<TenantHandle>>) -> Self {
         Self {
             limit_settings: LimitSettings::default(),
             budgets: Vec::new(),
             job_options,
+            tenant,
             deadline: None,
             look_ahead: None,
             max_buffered_bytes: None,

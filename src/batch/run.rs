@@ -70,7 +70,9 @@ impl<'a, T> BatchRun<'a, T> {
         inputs: Inputs<'a, T>,
         consumer_kind: ConsumerKind,
     ) -> Self {
-        let concurrency = engine.limits.batch_concurrency(&options.limit_settings);
+        let concurrency = engine
+            .limits
+            .batch_concurrency(&options.limit_settings, options.tenant.as_deref());
         options.limit_settings.concurrency = Some(concurrency);
         let look_ahead_window = LookAheadWindow::new(concurrency, options.look_ahead);
         Self {
@@ -164,6 +166,7 @@ impl<'a, T> BatchRun<'a, T> {
         let open_batch = OpenBatch::open(
             &self.engine,
             &self.options.limit_settings,
+            self.options.tenant.as_deref(),
             job_options,
             self.control(),
         );

@@ -27,7 +27,7 @@ impl FetcherBuilder {
     ///
     /// Returns the first error of a setting; each setter documents its errors. For a
     /// [sibling](Fetcher::to_builder), also returns an error if a setting that siblings share was
-    /// set.
+    /// set, or a limit for the sibling of a sibling that has limits of its own.
     pub fn build(mut self) -> Result<Fetcher> {
         if let Some(error) = self.first_setting_error.take() {
             return Err(error);
@@ -120,6 +120,7 @@ impl FetcherBuilder {
 
     fn assemble_fetcher(self, tables: HostTables) -> Fetcher {
         let default_lane_limits = self.default_lane_limits();
+        let tenant = self.tenant_of_sibling();
         let default_headers = DefaultHeaders {
             user_agent: self.user_agent,
             accept_encoding: self.decode_content.then(accept_encoding).flatten(),
@@ -154,7 +155,7 @@ impl FetcherBuilder {
             stop_condition: None,
         });
         if let Some(parent) = self.parent_fetcher {
-            return Fetcher::from_engine_and_options(parent.engine, options);
+            return Fetcher::from_engine_and_options(parent.engine, options).with_tenant(tenant);
         }
         let concurrency = self.limit_settings.concurrency;
         let mut limits = EngineLimits {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::FetcherBuilder;
 #[cfg(doc)]
 use crate::error::ErrorKind;
+#[cfg(doc)]
+use crate::fetcher::Fetcher;
 use crate::limits::{Breaker, Budget, Concurrency, KeyLimits, Rate, RetryBudget};
 use crate::request::Request;
 
@@ -12,23 +14,37 @@ impl FetcherBuilder {
     /// Limits how many requests of all batches and single fetches together are in flight at once.
     /// Default: no limit for the Fetcher, and 100 requests for each batch.
     ///
+    /// In a [sibling](Fetcher::to_builder), the limit applies to the requests of the sibling alone,
+    /// and within the limit of its parent. It is also the default for each batch of the sibling.
+    ///
     /// If the number exceeds the system's limit on open files, that limit applies instead and a
     /// warning is logged.
+    ///
+    /// # Errors
+    ///
+    /// [`build`](Self::build) returns an error for the sibling of a sibling that has limits of its
+    /// own.
     ///
     /// # Panics
     ///
     /// Panics if `limit` is 0.
     #[track_caller]
     pub fn concurrency(mut self, limit: usize) -> Self {
-        self.record_change_of_shared_setting("concurrency");
         self.limit_settings.set_concurrency(limit);
         self
     }
 
     /// Limits how often requests of all batches and single fetches together start, retries
     /// included. Default: no limit.
+    ///
+    /// In a [sibling](Fetcher::to_builder), the rate applies to the requests of the sibling alone,
+    /// and within the rate of its parent.
+    ///
+    /// # Errors
+    ///
+    /// [`build`](Self::build) returns an error for the sibling of a sibling that has limits of its
+    /// own.
     pub fn rate(mut self, rate: Rate) -> Self {
-        self.record_change_of_shared_setting("rate");
         self.limit_settings.rate = Some(rate);
         self
     }

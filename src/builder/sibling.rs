@@ -1,4 +1,5 @@
 //! Builds a sibling: a Fetcher that shares connections and limits with another Fetcher, its parent.
+//! A sibling that sets limits for itself is a tenant of the engine.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,13 +7,17 @@ use std::sync::Arc;
 use super::FetcherBuilder;
 use super::host_tables::HostTables;
 use super::parent_fetcher::ParentFetcher;
-use crate::engine::{Engine, JobOptions};
+use crate::engine::{Engine, JobOptions, TenantHandle};
 use crate::error::{Error, ErrorKind, Result};
 
 impl FetcherBuilder {
     /// Creates a builder for a sibling. Settings that a sibling can change have the values of the
     /// parent. If another setting is changed, `build` returns an error.
-    pub(crate) fn new_for_sibling(engine: &Arc<Engine>, options: &JobOptions) -> Self {
+    pub(crate) fn new_for_sibling(
+        engine: &Arc<Engine>,
+        options: &JobOptions,
+        tenant: Option<&Arc<TenantHandle>>,
+    ) -> Self {
         let settings = &options.request_settings;
         let exchange = &settings.exchange_settings;
         let headers = &exchange.default_headers;
@@ -34,6 +39,7 @@ impl FetcherBuilder {
             parent_fetcher: Some(ParentFetcher {
                 engine: Arc::clone(engine),
                 request_settings: Arc::clone(settings),
+                tenant: tenant.cloned(),
             }),
             ..Self::default()
         }
@@ -49,7 +55,44 @@ impl FetcherBuilder {
             Some(setting) if self.parent_fetcher.is_some() => {
                 Err(shared_setting_error(&format!("`{setting}` is")))
             }
+            _ => self.check_limits_of_sibling(),
+        }
+    }
+
+    /// # Errors
+    ///
+    /// Returns an error if a limit was set, and the parent is a sibling with limits of its own. A
+    /// batch belongs to one tenant at most.
+    fn check_limits_of_sibling(&self) -> Result<()> {
+        let parent = self.parent_fetcher.as_ref();
+        match self.total_limit_setter() {
+            Some(setting) if parent.is_some_and(|parent| parent.tenant.is_some()) => {
+                let reason = format!(
+                    "`{setting}` cannot be set, because the parent Fetcher is a sibling with \
+                     limits of its own: make the new sibling from the first Fetcher"
+                );
+                Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason))
+            }
             _ => Ok(()),
+        }
+    }
+
+    /// Returns the name of a setter that was called and limits all requests together.
+    fn total_limit_setter(&self) -> Option<&'static str> {
+        let limits = &self.limit_settings;
+        let concurrency = limits.concurrency.map(|_| "concurrency");
+        concurrency.or(limits.rate.map(|_| "rate"))
+    }
+
+    /// Returns the tenant of a sibling. A sibling that sets limits for itself gets a new tenant.
+    /// Another sibling has the tenant of its parent, if any.
+    pub(super) fn tenant_of_sibling(&self) -> Option<Arc<TenantHandle>> {
+        let parent = self.parent_fetcher.as_ref()?;
+        if self.total_limit_setter().is_some() {
+            let tenant = TenantHandle::add_to_engine(&parent.engine, &self.limit_settings);
+            Some(tenant)
+        } else {
+            parent.tenant.clone()
         }
     }
 
@@ -75,7 +118,7 @@ impl FetcherBuilder {
 }
 
 /// Returns the error for a changed setting that siblings share. `setting` is the subject and verb
-/// of the message, for example "`concurrency` is".
+/// of the message, for example "`breaker` is".
 pub(super) fn shared_setting_error(setting: &str) -> Error {
     let reason = format!("{setting} shared with the parent Fetcher: set it there");
     Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason)

@@ -12,7 +12,7 @@ use super::job::Job;
 use super::result_counts::ResultCounts;
 use crate::schedule::BatchId;
 
-/// The state of an open batch, or of the batch that holds a runtime's single fetches.
+/// The state of an open batch, or of a batch that holds single fetches of a runtime.
 pub(super) struct BatchState {
     id: BatchId,
     runtime_id: Id,

@@ -5,6 +5,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use super::lane::JobLane;
+use super::tenant_handle::TenantHandle;
 use crate::limits::{
     Breaker, Concurrency, Host, HostFn, KeyLimits, LimitSettings, Rate, RetryBudget,
 };
@@ -65,10 +66,15 @@ impl EngineLimits {
         }
     }
 
-    /// The effective concurrency of a batch with the given limit settings.
-    pub(crate) fn batch_concurrency(&self, settings: &LimitSettings) -> usize {
+    /// The effective concurrency of a batch with the given limit settings and tenant.
+    pub(crate) fn batch_concurrency(
+        &self,
+        settings: &LimitSettings,
+        tenant: Option<&TenantHandle>,
+    ) -> usize {
         let concurrency = settings
             .concurrency
+            .or(tenant.and_then(TenantHandle::concurrency))
             .unwrap_or(self.default_batch_concurrency);
         self.clamped_concurrency(concurrency)
     }
@@ -93,11 +99,11 @@ impl EngineLimits {
         limits
     }
 
-    /// The limits of the batch that all single fetches of a runtime share.
-    pub(super) fn single_fetch_batch_limits(&self) -> BatchLimits {
+    /// The limits of the batch that all single fetches of a runtime and tenant share.
+    pub(super) fn single_fetch_batch_limits(&self, tenant: Option<&TenantHandle>) -> BatchLimits {
         BatchLimits {
             overall_limits: GateLimits {
-                concurrency: self.default_batch_concurrency,
+                concurrency: self.batch_concurrency(&LimitSettings::default(), tenant),
                 ..GateLimits::UNLIMITED
             },
             per_lane_limits: GateLimits::UNLIMITED,

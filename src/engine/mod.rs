@@ -64,8 +64,10 @@ mod route_health;
 mod runtimes;
 mod shared_worker_state;
 mod single_fetch;
+mod single_fetch_batches;
 mod state;
 mod stop_condition;
+mod tenant_handle;
 mod throughput;
 mod timeouts;
 mod timer;
@@ -87,6 +89,7 @@ pub(crate) use open_batch::OpenBatch;
 pub(crate) use request_settings::RequestSettings;
 pub(crate) use single_fetch::SingleFetch;
 pub(crate) use stop_condition::StopCondition;
+pub(crate) use tenant_handle::TenantHandle;
 pub(crate) use tokens::TokenCells;
 
 use crate::exchange::Transport;

@@ -10,6 +10,7 @@ use super::batch_state::WakeConditions;
 use super::control::BatchControl;
 use super::job::Job;
 use super::job_options::JobOptions;
+use super::tenant_handle::TenantHandle;
 use super::{Engine, runtimes};
 use crate::limits::LimitSettings;
 use crate::request::Request;
@@ -35,17 +36,19 @@ impl OpenBatch {
     pub(crate) fn open(
         engine: &Arc<Engine>,
         limits: &LimitSettings,
+        tenant: Option<&TenantHandle>,
         options: JobOptions,
         control: &Arc<BatchControl>,
     ) -> Self {
         let limits = limits.batch_limits(options.deadline);
+        let tenant = tenant.map(TenantHandle::tenant_id);
         let current_runtime = runtimes::current_runtime();
         let has_time_driver = runtimes::has_time_driver(&current_runtime);
         let ((batch, runtime), effects) = {
             let mut control_state = control.lock();
             engine.update_deferring_effects(|tx| {
                 let runtime = tx.runtimes_mut().register_batch_or_fetch(current_runtime);
-                let batch = tx.add_batch(limits, runtime, Some(control));
+                let batch = tx.add_batch(limits, tenant, runtime, Some(control));
                 tx.set_expects_more_inputs(batch, true);
                 control_state.open_and_apply_kept_commands(tx, batch);
                 (batch, runtime)

@@ -15,9 +15,10 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::Engine;
+use super::single_fetch_batches::SingleFetchBatches;
 use super::timer::RuntimeTimer;
 use crate::error::{Error, ErrorKind};
-use crate::schedule::{BatchId, Time};
+use crate::schedule::{BatchId, TenantId, Time};
 
 /// The runtime of the calling thread.
 ///
@@ -83,8 +84,7 @@ struct Runtime {
     /// Whether the runtime is shutting down, which is detected when the runtime drops a worker or
     /// the timer.
     has_ended: bool,
-    /// The batch that holds the runtime's single fetches.
-    single_fetch_batch: Option<BatchId>,
+    single_fetch_batches: SingleFetchBatches,
     /// When the runtime's timer fires next.
     next_wakeup: Option<Time>,
     /// Tells the timer that `next_wakeup` has become earlier, or that the runtime was removed.
@@ -103,7 +103,7 @@ impl Runtimes {
                 handle,
                 batch_and_fetch_count: 1,
                 has_ended: false,
-                single_fetch_batch: None,
+                single_fetch_batches: SingleFetchBatches::default(),
                 next_wakeup: None,
                 timer_notify: None,
             }),
@@ -120,31 +120,47 @@ impl Runtimes {
     }
 
     /// Unregisters an open batch or single fetch from a runtime. After the last one, the runtime's
-    /// timer ends, and the runtime's batch of single fetches is returned, which the caller must
+    /// timer ends, and the runtime's batches of single fetches are returned, which the caller must
     /// end.
-    pub(super) fn unregister_batch_or_fetch(&mut self, id: Id) -> Option<BatchId> {
-        let position = self.0.iter().position(|runtime| runtime.id == id)?;
+    pub(super) fn unregister_batch_or_fetch(&mut self, id: Id) -> SingleFetchBatches {
+        let Some(position) = self.0.iter().position(|runtime| runtime.id == id) else {
+            return SingleFetchBatches::default();
+        };
         let runtime = &mut self.0[position];
         runtime.batch_and_fetch_count -= 1;
         if runtime.batch_and_fetch_count > 0 {
-            return None;
+            return SingleFetchBatches::default();
         }
         let runtime = self.0.swap_remove(position);
         if let Some(notify) = runtime.timer_notify {
             notify.notify_one();
         }
-        runtime.single_fetch_batch
+        runtime.single_fetch_batches
     }
 
-    /// The batch that holds the runtime's single fetches.
-    pub(super) fn single_fetch_batch(&self, id: Id) -> Option<BatchId> {
-        self.get(id)?.single_fetch_batch
+    /// The batch that holds the runtime's single fetches of this tenant, or without a tenant.
+    pub(super) fn single_fetch_batch(&self, id: Id, tenant: Option<TenantId>) -> Option<BatchId> {
+        self.get(id)?.single_fetch_batches.get(tenant)
     }
 
-    pub(super) fn set_single_fetch_batch(&mut self, id: Id, batch: BatchId) {
+    pub(super) fn set_single_fetch_batch(
+        &mut self,
+        id: Id,
+        tenant: Option<TenantId>,
+        batch: BatchId,
+    ) {
         if let Some(runtime) = self.get_mut(id) {
-            runtime.single_fetch_batch = Some(batch);
+            runtime.single_fetch_batches.insert(tenant, batch);
         }
+    }
+
+    /// Removes the batches that hold a tenant's single fetches, one of each runtime. The caller
+    /// must end the batches.
+    pub(super) fn take_single_fetch_batches(&mut self, tenant: TenantId) -> Vec<BatchId> {
+        let runtimes = self.0.iter_mut();
+        runtimes
+            .filter_map(|runtime| runtime.single_fetch_batches.remove_batch_of_tenant(tenant))
+            .collect()
     }
 
     /// The handle to spawn on; `None` if the runtime has ended.

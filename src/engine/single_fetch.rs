@@ -1,4 +1,4 @@
-//! A single fetch: a job of the batch that all single fetches of a runtime share.
+//! A single fetch: a job of the batch that all single fetches of a runtime and tenant share.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -9,16 +9,19 @@ use super::job::Job;
 use super::job_options::JobOptions;
 use super::response_outlet::ResponseOutlet;
 use super::result_slot::ResultSlot;
+use super::tenant_handle::TenantHandle;
 use super::{Engine, runtimes};
 use crate::error::Error;
 use crate::request::Request;
 use crate::response::Response;
 use crate::response_body::BodyHandler;
+use crate::schedule::TenantId;
 use crate::streaming_response::{RequestInFlight, StreamingResponse};
 
 pub(crate) struct SingleFetch {
     engine: Arc<Engine>,
     job_options: Arc<JobOptions>,
+    tenant: Option<Arc<TenantHandle>>,
     body_handler: Option<Arc<dyn BodyHandler>>,
     /// Receives the response from the handler if the fetch hands the body out.
     streamed_response: Option<Arc<ResultSlot<StreamingResponse>>>,
@@ -37,14 +40,24 @@ struct SubmittedFetch {
 }
 
 impl SingleFetch {
-    pub(crate) fn new(engine: Arc<Engine>, options: Arc<JobOptions>, request: Request) -> Self {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        options: Arc<JobOptions>,
+        tenant: Option<Arc<TenantHandle>>,
+        request: Request,
+    ) -> Self {
         Self {
             engine,
             job_options: options,
+            tenant,
             body_handler: None,
             streamed_response: None,
             fetch_state: FetchState::NotSubmitted(Box::new(request)),
         }
+    }
+
+    fn tenant_id(&self) -> Option<TenantId> {
+        self.tenant.as_deref().map(TenantHandle::tenant_id)
     }
 
     /// # Panics
@@ -102,6 +115,7 @@ impl SingleFetch {
         let request = Self {
             engine: Arc::clone(&self.engine),
             job_options: Arc::clone(&self.job_options),
+            tenant: self.tenant.clone(),
             body_handler: self.body_handler.take(),
             streamed_response: None,
             fetch_state: std::mem::replace(&mut self.fetch_state, FetchState::Done),
@@ -148,12 +162,16 @@ impl SingleFetch {
         let has_time_driver = runtimes::has_time_driver(&current_runtime);
         let (runtime, batch) = engine.update(|tx| {
             let runtime = tx.runtimes_mut().register_batch_or_fetch(current_runtime);
-            let batch = match tx.state().runtimes().single_fetch_batch(runtime) {
+            let tenant = self.tenant_id();
+            let batch = match tx.state().runtimes().single_fetch_batch(runtime, tenant) {
                 Some(batch) => batch,
                 None => {
-                    let limits = engine.limits.single_fetch_batch_limits();
-                    let batch = tx.add_batch(limits, runtime, None);
-                    tx.runtimes_mut().set_single_fetch_batch(runtime, batch);
+                    let limits = engine
+                        .limits
+                        .single_fetch_batch_limits(self.tenant.as_deref());
+                    let batch = tx.add_batch(limits, tenant, runtime, None);
+                    tx.runtimes_mut()
+                        .set_single_fetch_batch(runtime, tenant, batch);
                     batch
                 }
             };
@@ -206,7 +224,7 @@ impl Drop for SingleFetch {
                 && let Some(batch) = tx
                     .state()
                     .runtimes()
-                    .single_fetch_batch(submitted.runtime_id)
+                    .single_fetch_batch(submitted.runtime_id, self.tenant_id())
             {
                 let abandoned = tx
                     .schedule_mut()

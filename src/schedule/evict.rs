@@ -40,11 +40,16 @@ impl<J: Schedulable> Schedule<J> {
         if let Some(deadline) = removed.deadline {
             self.deadlines.remove(&(deadline, batch));
         }
-        if std::mem::replace(&mut removed.run_state, RunState::Idle) == RunState::Runnable {
-            self.overdue_batches.retain(|&other| other != batch);
-            self.runnable_batches.retain(|&other| other != batch);
+        match std::mem::replace(&mut removed.run_state, RunState::Idle) {
+            RunState::Runnable => {
+                self.overdue_batches.retain(|&other| other != batch);
+                self.runnable_batches.retain(|&other| other != batch);
+            }
+            RunState::ParkedAtTenant => self.remove_batch_from_tenant_list(batch),
+            RunState::Idle | RunState::ParkedOnOwnLimit | RunState::ParkedInLot(_) => {}
         }
-        let queues: Vec<usize> = removed
+        self.forward_wakeup_of_tenant(batch);
+        let queues: Vec<usize> = self.batches[batch]
             .share_by_lane
             .values()
             .flat_map(|&share| self.shares[share].queues.indices())
@@ -71,10 +76,15 @@ impl<J: Schedulable> Schedule<J> {
         self.forget_removed_batch_if_unused(batch);
     }
 
+    /// Removes the state of a removed batch that has no queues. If the batch is the last one of a
+    /// removed tenant, the state of the tenant is removed, too.
     fn forget_removed_batch_if_unused(&mut self, batch: usize) {
         if self.batches[batch].share_by_lane.is_empty() {
             let forgotten = self.batches.remove(batch);
             self.remove_budgets(&forgotten.budgets);
+            if let Some(tenant) = forgotten.tenant {
+                self.decrement_batch_count_of_tenant(tenant);
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::budget::BudgetScopeId;
 use super::route::{Route, RouteKey};
 use super::state::{Batch, Lane, LaneShare, Queue};
+use super::tenant::Tenant;
 use super::{BatchId, LaneLimits, Schedulable, Schedule, Time};
 
 impl<J: Schedulable> Schedule<J> {
@@ -18,6 +19,10 @@ impl<J: Schedulable> Schedule<J> {
     /// Returns the batch with this id, unless the batch is removed.
     pub(super) fn find_live_batch(&self, id: BatchId) -> Option<&Batch> {
         self.find_batch(id).filter(|batch| !batch.is_removed)
+    }
+
+    pub(super) fn tenant_of(&self, batch: &Batch) -> Option<&Tenant> {
+        batch.tenant.map(|tenant| &self.tenants[tenant])
     }
 
     /// Whether a batch is removed, or its deadline is not after `at`.

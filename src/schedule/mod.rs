@@ -12,6 +12,8 @@
 //!                      │
 //!               runnable batches
 //!            ┌─────────┴──────────┐
+//!            │                 Tenant ──── gate: limits of the batches of one tenant (optional)
+//!            │                    │
 //!         Batch 1              Batch 2 ──── gate: limits of one batch
 //!            │                    │
 //!        run queue            run queue
@@ -27,10 +29,11 @@
 //! lane: directly, or through one proxy. A **queue** holds the jobs of one batch for one route. A
 //! **share** is the part of a lane that one batch uses. A **gate** checks limits before a start. A
 //! job starts if four [gates](gate) grant the start: those of the schedule, of the batch, of the
-//! lane and of the share. The route must grant the start, too. It has a [circuit breaker](breaker),
-//! an adaptive limit, and a [scout], the first request, for whose result other requests wait. A
-//! started job holds a [`Slot`], the right to be on the wire, until its worker **settles**
-//! (returns) the slot.
+//! lane and of the share. A batch may belong to a [**tenant**](tenant), a group of batches with
+//! common limits, whose gate must grant the start, too. So must the route. It has a [circuit
+//! breaker](breaker), an adaptive limit, and a [scout], the first request, for whose result other
+//! requests wait. A started job holds a [`Slot`], the right to be on the wire, until its worker
+//! **settles** (returns) the slot.
 //!
 //! # Parking and waking
 //!
@@ -42,7 +45,8 @@
 //! > A batch or queue with a ready job is either runnable, or parked on a gate that refuses it. If
 //! > a lane, share or route is open but has parked queues, one of them has been woken, and its
 //! > batch is runnable. As an exception, a queue may stay parked on an open share while another
-//! > queue of the share is parked on the lane.
+//! > queue of the share is parked on the lane. If a tenant is open but has parked batches, one of
+//! > its batches has been woken and is runnable.
 //!
 //! If a gate opens at a known instant, a [timer] is set for that instant. A timer that fires
 //! needlessly only causes a check.
@@ -97,6 +101,7 @@ mod slot;
 mod start;
 mod state;
 mod stats;
+mod tenant;
 mod time;
 mod timer;
 
@@ -135,6 +140,8 @@ use run_state::RunState;
 pub(crate) use slot::{BatchId, LaneId, Slot};
 use state::{Batch, DelayedJob, Lane, LaneShare, Queue};
 pub(crate) use stats::{LaneLoad, ScheduleStats};
+use tenant::Tenant;
+pub(crate) use tenant::TenantId;
 pub(crate) use time::Time;
 use timer::TimerTarget;
 
@@ -191,6 +198,7 @@ pub(crate) struct Schedule<J> {
     virtual_time: u64,
     batches: Slab<Batch>,
     last_batch_serial: u64,
+    tenants: Slab<Tenant>,
     lanes: Slab<Lane>,
     lane_by_key: HashMap<Arc<str>, usize>,
     routes: Slab<Route>,
@@ -233,6 +241,7 @@ impl<J: Schedulable> Schedule<J> {
             virtual_time: 0,
             batches: Slab::new(),
             last_batch_serial: 0,
+            tenants: Slab::new(),
             lanes: Slab::new(),
             lane_by_key: HashMap::new(),
             routes: Slab::new(),
@@ -292,10 +301,20 @@ impl<J: Schedulable> Schedule<J> {
             let Some(batch) = self.pop_runnable_batch() else {
                 break;
             };
+            if let Some(tenant) = self.batches[batch].tenant {
+                match self.tenants[tenant].gate.check_admission(now) {
+                    Admission::Granted => {}
+                    refusal => {
+                        self.park_or_reject_batch_at_tenant(tenant, batch, refusal);
+                        continue;
+                    }
+                }
+            }
             match self.batches[batch].gate.check_admission(now) {
                 Admission::Granted => {}
                 refusal => {
                     self.park_or_reject_batch(batch, refusal);
+                    self.forward_wakeup_of_tenant(batch);
                     continue;
                 }
             }
@@ -306,6 +325,7 @@ impl<J: Schedulable> Schedule<J> {
             } else {
                 self.runnable_batches.push_back(batch);
             }
+            self.forward_wakeup_of_tenant(batch);
             if let Some((slot, job)) = started {
                 return StartDecision::Start(slot, job);
             }
@@ -332,6 +352,11 @@ impl<J: Schedulable> Schedule<J> {
             ..
         } = slot;
         self.gate.record_end();
+        if let Some(tenant) = self.batches[batch].tenant
+            && self.tenants[tenant].gate.record_end()
+        {
+            self.wake_next_batch_of_tenant(tenant);
+        }
         if self.batches[batch].gate.record_end() {
             self.unpark_batch(batch);
         }
@@ -401,6 +426,9 @@ impl<J: Schedulable> Schedule<J> {
                 && batch.scout_alone_until <= now
                 && !batch.gate.is_limit_reached()
                 && !batch.gate.is_held()
+                && !self
+                    .tenant_of(batch)
+                    .is_some_and(|tenant| tenant.gate.is_limit_reached())
                 && !self.gate.is_limit_reached()
                 && !self.has_queue_parked_at(&batch.budgets)
                 && !self.has_queue_parked_at(&self.overall_budgets)

@@ -7,7 +7,7 @@
 //! the queue that was parked first, and wakes the next queue after that one has been checked. A
 //! *wake-up* moves a queue to the front of its batch's run queue. A free slot thus causes one
 //! check, not thousands, and goes to the queue that has waited longest. Routes and shares wake
-//! their queues in the same way.
+//! their queues in the same way, and a [tenant](super::tenant) wakes its batches in the same way.
 //!
 //! A share (the part of a lane that one batch uses) has a queue per route. At most one of them is
 //! parked on the lane. The others wait in the parking lot of the share until the lane has woken
@@ -47,7 +47,7 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     /// Makes an idle batch runnable.
-    fn make_batch_runnable(&mut self, batch: usize) {
+    pub(super) fn make_batch_runnable(&mut self, batch: usize) {
         let runnable = &mut self.batches[batch];
         if runnable.run_state == RunState::Idle {
             runnable.run_state = RunState::Runnable;
@@ -109,7 +109,7 @@ impl<J: Schedulable> Schedule<J> {
                     .find_parking_lot_mut(lot)
                     .is_none_or(|lot| lot.parked_queues.is_empty());
             let batch = self.queues[queue].batch;
-            if self.batches[batch].run_state == RunState::ParkedOnOwnLimit {
+            if self.batches[batch].is_parked() {
                 self.make_queue_runnable(queue);
                 self.yield_lane_turn_to_share(queue, lot);
             } else if is_last_of_share {
@@ -212,7 +212,7 @@ impl<J: Schedulable> Schedule<J> {
 
     /// Passes the wake-ups of the queues of a batch on to other queues in the same parking lots.
     /// Called if the batch is not going to be checked.
-    fn forward_wakeups_of_batch(&mut self, batch: usize) {
+    pub(super) fn forward_wakeups_of_batch(&mut self, batch: usize) {
         while let Some((queue, lot)) = self.pop_woken_queue(batch) {
             self.add_to_run_queue(queue, None);
             self.forward_wakeup(queue, lot);

@@ -169,7 +169,10 @@ impl<J: Schedulable> Schedule<J> {
             {
                 self.add_to_run_queue(queue, updated.woken_by_lot);
             }
-            RunState::Runnable | RunState::ParkedOnOwnLimit | RunState::ParkedInLot(_) => {}
+            RunState::Runnable
+            | RunState::ParkedOnOwnLimit
+            | RunState::ParkedAtTenant
+            | RunState::ParkedInLot(_) => {}
         }
     }
 

@@ -9,7 +9,7 @@ use super::{BatchId, Schedulable, Schedule, Slot, Time};
 impl<J: Schedulable> Schedule<J> {
     /// Starts a job of the first runnable queue for which the route, the lane, the batch's share of
     /// the lane, the concurrency limit of the queue and the budgets grant a start. The caller has
-    /// checked the gates of the schedule and of the batch.
+    /// checked the gates of the schedule, of the tenant and of the batch.
     pub(super) fn try_start_job_of_batch(&mut self, batch: usize, now: Time) -> Option<(Slot, J)> {
         loop {
             let (queue, woken_by) = self.pop_runnable_queue(batch)?;
@@ -169,6 +169,11 @@ impl<J: Schedulable> Schedule<J> {
         let batch = &mut self.batches[index];
         let is_batch_runnable = !batch.run_queue.is_empty();
         batch.gate.record_start(now, is_batch_runnable);
+        if let Some(tenant) = batch.tenant {
+            let tenant = &mut self.tenants[tenant];
+            let has_waiting_request = is_batch_runnable || !tenant.parked_batches.is_empty();
+            tenant.gate.record_start(now, has_waiting_request);
+        }
         self.virtual_time = self.virtual_time.max(batch.next_turn_virtual_time);
         batch.next_turn_virtual_time = self.virtual_time + 1;
         let batch_id = BatchId {

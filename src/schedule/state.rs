@@ -22,6 +22,10 @@ pub(super) struct Batch {
     /// Distinguishes the batch from an earlier batch with the same slab index.
     pub(super) batch_serial: u64,
     pub(super) gate: Gate,
+    /// The slab index of the batch's tenant.
+    pub(super) tenant: Option<usize>,
+    /// Whether the tenant has woken this batch, and the batch has not been checked since.
+    pub(super) is_woken_by_tenant: bool,
     /// The limits in each lane, on the requests of this batch only.
     pub(super) per_lane_limits: GateLimits,
     pub(super) deadline: Option<Time>,
@@ -124,6 +128,8 @@ impl Batch {
         Self {
             batch_serial,
             gate: Gate::new(limits.overall_limits),
+            tenant: None,
+            is_woken_by_tenant: false,
             per_lane_limits: limits.per_lane_limits,
             deadline: limits.deadline,
             scout_alone_until: Time::default(),
@@ -141,6 +147,14 @@ impl Batch {
             earliest_timer: EarliestTimer::default(),
             budgets: Box::default(),
         }
+    }
+
+    /// Whether the gate of the batch or of its tenant has refused a start and has not opened since.
+    pub(super) fn is_parked(&self) -> bool {
+        matches!(
+            self.run_state,
+            RunState::ParkedOnOwnLimit | RunState::ParkedAtTenant
+        )
     }
 
     /// Whether the batch has jobs that wait for the final round, and no other jobs queued, in

@@ -155,7 +155,7 @@ impl<J: Schedulable> Schedule<J> {
 
     /// Returns the reason why the ready jobs of a queue have not started. If the queue is parked,
     /// the reason is that of the refusing gate. Otherwise, the reason is that of the gate of the
-    /// batch or schedule.
+    /// batch, tenant or schedule.
     fn block_reason_of_queue(&self, batch: &Batch, queue: &Queue<J>, now: Time) -> BlockReason {
         if batch.gate.is_held() {
             return BlockReason::BatchPaused;
@@ -174,10 +174,11 @@ impl<J: Schedulable> Schedule<J> {
                 .gate
                 .block_reason(now)
                 .or_else(|| self.lanes[queue.lane].gate.block_reason(now)),
-            RunState::ParkedOnOwnLimit => None,
+            RunState::ParkedOnOwnLimit | RunState::ParkedAtTenant => None,
             RunState::Runnable | RunState::Idle => batch
                 .gate
                 .block_reason(now)
+                .or_else(|| self.tenant_of(batch)?.gate.block_reason(now))
                 .or_else(|| self.gate.block_reason(now)),
         };
         reason.unwrap_or(BlockReason::Concurrency)

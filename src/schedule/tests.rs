@@ -24,3 +24,4 @@ mod scouts;
 mod server_limits;
 mod simulated_servers;
 mod simulation;
+mod tenants;

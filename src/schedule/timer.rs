@@ -17,6 +17,7 @@ pub(super) enum TimerTarget {
     DelayedJob(usize),
     ParkingLot(ParkingLotId),
     Batch(usize),
+    Tenant(usize),
 }
 
 /// The instant of the earliest timer of one target.
@@ -70,6 +71,10 @@ impl<J: Schedulable> Schedule<J> {
                 .batches
                 .get(batch)
                 .is_some_and(|batch| batch.earliest_timer.is_set_at(at)),
+            TimerTarget::Tenant(tenant) => self
+                .tenants
+                .get(tenant)
+                .is_some_and(|tenant| tenant.earliest_timer.is_set_at(at)),
         });
         self.timers = timers;
         self.timer_sweep_threshold = MIN_TIMERS_BEFORE_SWEEP.max(2 * self.timers.len());
@@ -116,6 +121,13 @@ impl<J: Schedulable> Schedule<J> {
                         woken.earliest_timer.clear_if_due(now);
                         woken.gate.make_up_for_late_timer(now);
                         self.unpark_batch(batch);
+                    }
+                }
+                TimerTarget::Tenant(tenant) => {
+                    if let Some(opened) = self.tenants.get_mut(tenant) {
+                        opened.earliest_timer.clear_if_due(now);
+                        opened.gate.make_up_for_late_timer(now);
+                        self.wake_next_batch_of_tenant(tenant);
                     }
                 }
             }

@@ -250,8 +250,6 @@ fn changing_a_shared_setting_fails_with_its_name() {
     }
     type Setting = fn(FetcherBuilder) -> FetcherBuilder;
     let settings: &[(&str, Setting)] = &[
-        ("concurrency", |builder| builder.concurrency(3)),
-        ("rate", |builder| builder.rate(Rate::per_second(3))),
         ("concurrency_per_host", |builder| {
             builder.concurrency_per_host(3)
         }),

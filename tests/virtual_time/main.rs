@@ -17,6 +17,7 @@ mod progress;
 mod rate_limit_headers;
 mod retries;
 mod retry_budget;
+mod sibling_limits;
 mod stop_when;
 mod summary;
 mod timeouts;

@@ -16,7 +16,9 @@ use crate::engine::runtimes::Runtimes;
 use crate::engine::shared_worker_state::SharedWorkerState;
 use crate::engine::worker::{Worker, WorkerId};
 use crate::error::ErrorKind;
-use crate::schedule::{BatchId, BatchLimits, LaneId, Schedule, Slot, StartDecision, Time};
+use crate::schedule::{
+    BatchId, BatchLimits, LaneId, Schedule, Slot, StartDecision, TenantId, Time,
+};
 
 impl Engine {
     /// Changes the state under the engine's lock, and starts every job that may start after the
@@ -163,10 +165,14 @@ impl<'a> Transaction<'a> {
     pub(in crate::engine) fn add_batch(
         &mut self,
         limits: BatchLimits,
+        tenant: Option<TenantId>,
         runtime: Id,
         control: Option<&Arc<BatchControl>>,
     ) -> BatchId {
         let batch = self.schedule_mut().add_batch(limits);
+        if let Some(tenant) = tenant {
+            self.schedule_mut().add_batch_to_tenant(batch, tenant);
+        }
         let batches = &mut self.state.batches;
         if batches.len() <= batch.index() {
             batches.resize_with(batch.index() + 1, || None);
@@ -189,11 +195,20 @@ impl<'a> Transaction<'a> {
     }
 
     /// Unregisters an open batch or single fetch from its runtime. After the last one, the
-    /// runtime's batch of single fetches also ends.
+    /// runtime's batches of single fetches also end.
     pub(in crate::engine) fn unregister_batch_or_fetch(&mut self, runtime: Id) {
-        if let Some(single_fetches) = self.state.runtimes.unregister_batch_or_fetch(runtime) {
-            self.remove_batch(single_fetches);
+        let single_fetches = self.state.runtimes.unregister_batch_or_fetch(runtime);
+        for batch in single_fetches.into_batches() {
+            self.remove_batch(batch);
         }
+    }
+
+    /// Removes a tenant and the batches of its single fetches.
+    pub(in crate::engine) fn remove_tenant(&mut self, tenant: TenantId) {
+        for batch in self.runtimes_mut().take_single_fetch_batches(tenant) {
+            self.remove_batch(batch);
+        }
+        self.schedule_mut().remove_tenant(tenant);
     }
 
     /// Ends a runtime and cancels the queued jobs of its batches. A job in flight is settled by the

@@ -14,9 +14,14 @@ const MADE_UP_STARTS: u64 = 2;
 /// The gate with the rate.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 enum RateGate {
+    Tenant,
     Batch,
     Share,
     Lane,
+}
+
+impl RateGate {
+    const ALL: [Self; 4] = [Self::Tenant, Self::Batch, Self::Share, Self::Lane];
 }
 
 /// A batch with a rate for the lane `limited`, beside busy ones.
@@ -60,11 +65,13 @@ impl Contention {
         };
         let mut sim = Simulation::new(concurrency(SLOTS));
         sim.set_lane_limits("limited", at(RateGate::Lane));
-        let limited = sim.add_batch(BatchLimits {
+        let tenant = sim.schedule.add_tenant(at(RateGate::Tenant));
+        let limited_batch_limits = BatchLimits {
             overall_limits: at(RateGate::Batch),
             per_lane_limits: at(RateGate::Share),
             deadline: None,
-        });
+        };
+        let limited = sim.add_tenant_batch(tenant, limited_batch_limits);
         let lane = if self.is_same_lane { "limited" } else { "busy" };
         for _ in 0..self.busy_batches {
             let busy = sim.add_batch(NO_LIMITS);
@@ -96,7 +103,7 @@ fn contentions() -> Vec<Contention> {
     for busy_batches in [1, 2, 5] {
         let fair_share = CAPACITY / (busy_batches as u64 + 1);
         for per_second in [20, 40, 80, 108] {
-            for gate in [RateGate::Batch, RateGate::Share, RateGate::Lane] {
+            for gate in RateGate::ALL {
                 for is_same_lane in [false, true] {
                     for burst in [1, 4] {
                         for jitter_percent in [0, 30, 90] {
@@ -147,7 +154,7 @@ fn rate_within_the_fair_share_is_reached_and_not_exceeded() {
 #[test]
 fn rate_above_the_fair_share_gets_the_fair_share() {
     for jitter_percent in [30, 90] {
-        for gate in [RateGate::Batch, RateGate::Share, RateGate::Lane] {
+        for gate in RateGate::ALL {
             let case = Contention {
                 gate,
                 per_second: 200,

@@ -77,6 +77,14 @@ impl GateMeter {
         self.limits.rate.map_or(Ok(()), check)
     }
 
+    /// Checks that no request is in flight, and the rate of all starts.
+    pub(super) fn check_ended(&self) -> Result<(), String> {
+        if self.in_flight > 0 {
+            return Err(format!("{} in flight after the end", self.in_flight));
+        }
+        self.check_rate()
+    }
+
     /// Checks the old limits, and sets new limits. Requests in flight stay.
     pub(super) fn change_limits(&mut self, limits: GateLimits) -> Result<(), String> {
         self.check_rate()?;

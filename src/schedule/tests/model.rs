@@ -11,7 +11,7 @@ use fastrand::Rng;
 
 use super::super::{
     BatchId, BatchLimits, BreakerConfig, LaneLimits, PriorityLevel, RouteHealth, RouteKey,
-    RouteObservation, Schedulable, Slot, StartDecision, Time,
+    RouteObservation, Schedulable, Slot, StartDecision, TenantId, Time,
 };
 use super::gate_meter::{GateMeter, random_adaptive_limits, random_limits};
 use super::outage_model::OutageModel;
@@ -100,7 +100,12 @@ pub(super) struct Model {
     /// The slot, the job and the lane of each request in flight.
     pub(super) in_flight: Vec<(Slot, TestJob, usize)>,
     pub(super) batches: Vec<(BatchId, BatchLimits)>,
+    /// The tenants that are not removed.
+    tenants: Vec<TenantId>,
+    /// The tenant of each batch that has one, including removed batches and tenants.
+    pub(super) tenant_by_batch: HashMap<BatchId, TenantId>,
     pub(super) schedule_meter: GateMeter,
+    pub(super) tenant_meters: HashMap<TenantId, GateMeter>,
     pub(super) lane_meters: Vec<GateMeter>,
     pub(super) batch_meters: HashMap<BatchId, GateMeter>,
     pub(super) pair_meters: HashMap<BatchLanePair, GateMeter>,
@@ -159,13 +164,17 @@ impl Model {
             let limits = limits.clone();
             sim.set_lane_limits(key, LaneLimits { breaker, ..limits });
         }
-        Self {
+        let tenant_count = [0, 1, 2][random.usize(..3)];
+        let mut model = Self {
             sim,
             random,
             queued: BTreeMap::new(),
             in_flight: Vec::new(),
             batches: Vec::new(),
+            tenants: Vec::new(),
+            tenant_by_batch: HashMap::new(),
             schedule_meter: GateMeter::new(limits),
+            tenant_meters: HashMap::new(),
             lane_meters: lane_limits
                 .iter()
                 .map(|limits| GateMeter::new(limits.gate_limits))
@@ -199,7 +208,29 @@ impl Model {
             responses_per_announcement,
             used_lane_count: lanes,
             used_route_count: routes,
+        };
+        for _ in 0..tenant_count {
+            model.add_tenant();
         }
+        model
+    }
+
+    fn add_tenant(&mut self) -> Option<GateMeter> {
+        let limits = random_limits(&mut self.random);
+        let tenant = self.sim.schedule.add_tenant(limits);
+        self.tenants.push(tenant);
+        // The id of a removed tenant is reused after the last batch of the tenant has ended.
+        self.tenant_meters.insert(tenant, GateMeter::new(limits))
+    }
+
+    fn replace_tenant(&mut self, selector: usize) -> Result<(), String> {
+        if self.tenants.is_empty() {
+            return Ok(());
+        }
+        let removed = self.tenants.swap_remove(selector % self.tenants.len());
+        self.sim.schedule.remove_tenant(removed);
+        self.add_tenant()
+            .map_or(Ok(()), |ended| ended.check_ended())
     }
 
     pub(super) fn step(&mut self, step: Step) -> Result<(), String> {
@@ -249,6 +280,7 @@ impl Model {
             }
             Action::AddBatch => self.add_batch(amount),
             Action::RemoveBatch => self.remove_batch(selector),
+            Action::ReplaceTenant => self.replace_tenant(selector),
             Action::ToggleHold => self.toggle_hold(selector),
             Action::SetLimits => self.set_limits(selector),
             Action::CloseLane => {
@@ -281,7 +313,15 @@ impl Model {
                 per_lane_limits,
                 deadline,
             };
-            let batch = self.sim.add_batch(limits);
+            let tenant = amount as usize / 3 % (self.tenants.len() + 1);
+            let batch = match self.tenants.get(tenant) {
+                Some(&tenant) => {
+                    let batch = self.sim.add_tenant_batch(tenant, limits);
+                    self.tenant_by_batch.insert(batch, tenant);
+                    batch
+                }
+                None => self.sim.add_batch(limits),
+            };
             self.batch_meters
                 .insert(batch, GateMeter::new(overall_limits));
             self.batches.push((batch, limits));
@@ -476,7 +516,9 @@ impl Model {
         let (slot, job, lane) =
             (count > 0).then(|| self.in_flight.swap_remove(selector % count))?;
         let (batch, route) = (slot.batch_id(), route_of(&job));
+        let tenant = self.tenant_by_batch.get(&batch);
         let meters = [
+            tenant.and_then(|tenant| self.tenant_meters.get_mut(tenant)),
             self.batch_meters.get_mut(&batch),
             self.pair_meters.get_mut(&(batch, lane)),
             self.queue_meters.get_mut(&(batch, lane, route)),
@@ -621,6 +663,7 @@ impl Model {
         }
         let meters = self.pair_meters.values().chain(self.batch_meters.values());
         for meter in meters
+            .chain(self.tenant_meters.values())
             .chain(&self.lane_meters)
             .chain([&self.schedule_meter])
         {
@@ -629,11 +672,15 @@ impl Model {
         while !self.batches.is_empty() {
             self.remove_batch(0)?;
         }
+        for tenant in std::mem::take(&mut self.tenants) {
+            self.sim.schedule.remove_tenant(tenant);
+        }
         let schedule = &self.sim.schedule;
         let left = schedule.batches.len()
             + schedule.queues.len()
             + schedule.shares.len()
             + schedule.delayed_jobs.len()
+            + schedule.tenants.len()
             + schedule.overdue_batches.len()
             + schedule.runnable_batches.len();
         let parked: usize = schedule

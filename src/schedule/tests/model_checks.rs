@@ -96,6 +96,12 @@ impl Model {
         let queue_limit = queue.concurrency_limit.max_in_flight();
         let route_limit = route_state.concurrency_limit.max_in_flight();
         self.schedule_meter.record_start(now, usize::MAX)?;
+        if let Some(tenant) = self.tenant_by_batch.get(&batch) {
+            self.tenant_meters
+                .get_mut(tenant)
+                .ok_or("no such tenant")?
+                .record_start(now, usize::MAX)?;
+        }
         self.lane_meters[lane].record_start(now, usize::MAX)?;
         self.route_meters[lane][route].record_start(now, route_limit)?;
         self.batch_meters
@@ -222,19 +228,21 @@ impl Model {
             .and_then(|(_, limits)| limits.deadline)
     }
 
-    fn gates_of(&self, queued: &QueuedJob) -> Result<[&Gate; 4], String> {
+    fn gates_of(&self, queued: &QueuedJob) -> Result<Vec<&Gate>, String> {
         let schedule = &self.sim.schedule;
         let no_queue = || format!("{} has no queue", queued.job.id);
         let lane = schedule.lane_by_key.get(&*queued.job.lane);
         let lane = *lane.ok_or_else(no_queue)?;
         let batch = schedule.find_batch(queued.batch).ok_or_else(no_queue)?;
         let share = *batch.share_by_lane.get(&lane).ok_or_else(no_queue)?;
-        Ok([
+        let tenant_gate = schedule.tenant_of(batch).map(|tenant| &tenant.gate);
+        let others = [
             &schedule.gate,
             &batch.gate,
             &schedule.lanes[lane].gate,
             &schedule.shares[share].gate,
-        ])
+        ];
+        Ok(others.into_iter().chain(tenant_gate).collect())
     }
 
     /// The instant at which a job could start if nothing else happened. `None` if an event must

@@ -30,6 +30,8 @@ pub(super) enum Action {
     Abandon,
     AddBatch,
     RemoveBatch,
+    /// Removes a tenant, whose batches stay, and adds another one.
+    ReplaceTenant,
     /// Holds a batch, or releases a held one.
     ToggleHold,
     SetLimits,
@@ -42,7 +44,7 @@ pub(super) enum Action {
 }
 
 /// The actions, with their relative frequencies.
-const FREQUENCIES: [(Action, usize); 15] = [
+const FREQUENCIES: [(Action, usize); 16] = [
     (Action::Push, 14),
     (Action::NextStart, 12),
     (Action::Settle, 6),
@@ -52,6 +54,7 @@ const FREQUENCIES: [(Action, usize); 15] = [
     (Action::Abandon, 1),
     (Action::AddBatch, 2),
     (Action::RemoveBatch, 1),
+    (Action::ReplaceTenant, 1),
     (Action::WakeUp, 2),
     (Action::Oversleep, 1),
     (Action::ToggleHold, 1),

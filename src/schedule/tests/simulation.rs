@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::super::{
     BatchId, BatchLimits, GateLimits, GcraRate, LaneLimits, PriorityLevel, RouteHealth, RouteKey,
-    RouteObservation, Schedulable, Schedule, Slot, StartDecision, Time,
+    RouteObservation, Schedulable, Schedule, Slot, StartDecision, TenantId, Time,
 };
 
 pub(super) const MS: u64 = 1_000_000;
@@ -123,6 +123,12 @@ impl Simulation {
 
     pub(super) fn add_batch(&mut self, limits: BatchLimits) -> BatchId {
         self.schedule.add_batch(limits)
+    }
+
+    pub(super) fn add_tenant_batch(&mut self, tenant: TenantId, limits: BatchLimits) -> BatchId {
+        let batch = self.schedule.add_batch(limits);
+        self.schedule.add_batch_to_tenant(batch, tenant);
+        batch
     }
 
     fn limits_of(&self, lane: &str) -> LaneLimits {
