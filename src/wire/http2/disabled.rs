@@ -93,6 +93,10 @@ impl Http2Body {
         match self.0 {}
     }
 
+    pub(super) fn has_ended(&self) -> bool {
+        match self.0 {}
+    }
+
     pub(super) fn poll_chunk(
         &mut self,
         _: &mut Context<'_>,
