@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderName};
 use http::{StatusCode, Version};
 use url::Url;
 
@@ -206,9 +206,13 @@ impl Response {
         if body.len() < self.0.body.len() {
             return String::from_utf8_lossy(body);
         }
-        charset::decode_text(body, || {
-            self.0.headers.first_value_of_header("content-type")
-        })
+        charset::decode_text(body, || self.first_value_of_header("content-type"))
+    }
+
+    /// Returns the first value of the header `name`, without the conversion of all headers to a
+    /// `HeaderMap`.
+    pub(crate) fn first_value_of_header(&self, name: &str) -> Option<&[u8]> {
+        self.0.headers.first_value_of_header(name)
     }
 
     /// The body without a UTF-8 byte order mark.
@@ -243,11 +247,14 @@ impl Response {
         Err(error)
     }
 
-    /// The delay that the `Retry-After` header requests (RFC 9110 §10.2.3), counted from this
-    /// response. `None` if the header is missing or invalid.
+    /// The delay that the `retry-after-ms` or `Retry-After` header requests (RFC 9110 §10.2.3),
+    /// counted from this response. `None` if both headers are missing or invalid.
     ///
-    /// The header is a number of seconds or a date in one of the three forms of RFC 9110 §5.6.7. A
-    /// fraction of a second, which some servers send, is rounded up. A date is compared with the
+    /// `retry-after-ms` is a number of milliseconds, which Azure OpenAI and OpenAI send. If it is
+    /// valid, it precedes `Retry-After`.
+    ///
+    /// `Retry-After` is a number of seconds or a date in one of the three forms of RFC 9110 §5.6.7.
+    /// A fraction of a second, which some servers send, is rounded up. A date is compared with the
     /// `Date` of the response or, without one, with the local clock. A date in the past gives zero.
     pub fn retry_after(&self) -> Option<Duration> {
         parse_retry_after(self.headers(), SystemTime::now())
@@ -342,10 +349,17 @@ impl fmt::Debug for Response {
     }
 }
 
-/// Parses `Retry-After`, a number of seconds or a date (RFC 9110 §10.2.3). `now` replaces a missing
-/// `Date` header.
+/// Precedes `Retry-After`, because it is more precise.
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+
+/// Parses `retry-after-ms`, a number of milliseconds, or otherwise `Retry-After`, a number of
+/// seconds or a date (RFC 9110 §10.2.3). `now` replaces a missing `Date` header.
 pub(crate) fn parse_retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let text_of = |name| Some(headers.get(name)?.to_str().ok()?.trim());
+    if let Some(delay) = text_of(RETRY_AFTER_MS).and_then(parse_milliseconds) {
+        return Some(delay);
+    }
+    let text = text_of(header::RETRY_AFTER)?;
     if let Some(seconds) = parse_seconds_rounded_up(text) {
         return Some(Duration::from_secs(seconds.into()));
     }
@@ -356,21 +370,35 @@ pub(crate) fn parse_retry_after(headers: &HeaderMap, now: SystemTime) -> Option<
     Some(date.duration_since(responded_at).unwrap_or_default())
 }
 
-/// Parses digits with an optional fraction. A number that does not fit becomes `u32::MAX` seconds,
-/// 136 years, which can be added to any instant.
+/// The longest delay that a header can request: 136 years, which can be added to any instant.
+const MAX_REQUESTED_DELAY: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// Parses digits with an optional fraction. A number that does not fit becomes the number of
+/// seconds in [`MAX_REQUESTED_DELAY`].
 fn parse_seconds_rounded_up(text: &str) -> Option<u32> {
+    let (whole, fraction) = split_decimal_number(text)?;
+    let seconds = whole.parse().unwrap_or(u32::MAX);
+    let has_fraction = fraction.bytes().any(|digit| digit != b'0');
+    Some(seconds.saturating_add(has_fraction.into()))
+}
+
+/// Parses digits with an optional fraction as milliseconds, at most [`MAX_REQUESTED_DELAY`].
+fn parse_milliseconds(text: &str) -> Option<Duration> {
+    split_decimal_number(text)?;
+    let milliseconds: f64 = text.parse().ok()?;
+    let delay = Duration::try_from_secs_f64(milliseconds / 1e3);
+    Some(delay.map_or(MAX_REQUESTED_DELAY, |delay| delay.min(MAX_REQUESTED_DELAY)))
+}
+
+/// Splits digits with an optional fraction into the digits before and after the point.
+fn split_decimal_number(text: &str) -> Option<(&str, &str)> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let is_number = !whole.is_empty()
         && whole
             .bytes()
             .chain(fraction.bytes())
             .all(|byte| byte.is_ascii_digit());
-    if !is_number {
-        return None;
-    }
-    let seconds = whole.parse().unwrap_or(u32::MAX);
-    let has_fraction = fraction.bytes().any(|digit| digit != b'0');
-    Some(seconds.saturating_add(has_fraction.into()))
+    is_number.then_some((whole, fraction))
 }
 
 #[cfg(test)]
@@ -431,6 +459,41 @@ mod tests {
             assert_eq!(parse_retry_after(&map, now), expected, "{value:?}");
         }
         assert_eq!(parse_retry_after(&HeaderMap::new(), now), None);
+    }
+
+    /// openai-python, tests/lib/test_azure.py and `_parse_retry_after_header`: milliseconds precede
+    /// seconds, and an invalid number falls back to `Retry-After`.
+    #[test]
+    fn retry_after_ms_precedes_retry_after() {
+        let max_millis = u64::from(u32::MAX) * 1000;
+        for (value, millis) in [
+            ("0", 0),
+            ("250", 250),
+            ("1500", 1500),
+            (" 40 ", 40),
+            ("12.5", 12),
+            ("99999999999999999999", max_millis),
+            (&*"9".repeat(400), max_millis),
+            ("-1", 7000),
+            ("", 7000),
+            (".5", 7000),
+            ("1e3", 7000),
+            ("inf", 7000),
+            ("NaN", 7000),
+            ("40 ms", 7000),
+            ("Fri, 31 Dec 1999 23:59:59 GMT", 7000),
+        ] {
+            let map = headers(&[("retry-after-ms", value), ("retry-after", "7")]);
+            let delay = parse_retry_after(&map, SystemTime::UNIX_EPOCH).unwrap();
+            assert_eq!(delay.as_millis(), u128::from(millis), "{value:?}");
+        }
+        let alone = headers(&[("retry-after-ms", "12.5")]);
+        assert_eq!(
+            parse_retry_after(&alone, SystemTime::UNIX_EPOCH),
+            Some(Duration::from_micros(12_500))
+        );
+        let invalid = headers(&[("retry-after-ms", "soon")]);
+        assert_eq!(parse_retry_after(&invalid, SystemTime::UNIX_EPOCH), None);
     }
 
     #[test]

@@ -107,6 +107,9 @@
 //! | seconds, or a date in one of the three HTTP forms | accepted | RFC 9110 §10.2.3, §5.6.7 |
 //! | `Retry-After: 30.5` | rounded up to 31 s | servers that count in fractions |
 //! | a negative or malformed `Retry-After` | ignored | RFC 9110 §10.2.3 |
+//! | `retry-after-ms`, digits with an optional fraction | milliseconds; precedes `Retry-After`, which counts if the value is malformed | [openai-python, `_parse_retry_after_header`](https://github.com/openai/openai-python/blob/main/src/openai/_base_client.py) |
+//! | `x-should-retry: true` or `false`, in any case | precedes the status and the method; ignored in a 2xx | [openai-python, `_should_retry`](https://github.com/openai/openai-python/blob/main/src/openai/_base_client.py) |
+//! | another value of `x-should-retry` | ignored | as in openai-python |
 //! | a `Retry-After` above [`max_retry_after`](crate::Retry::max_retry_after) | not retried | a limit of this crate |
 //! | a rate-limit reset in seconds, or as a Unix timestamp in s, ms, µs or ns | the magnitude determines the unit | no standard; the forms in use |
 //! | a reset beyond these units, or malformed | ignored | no standard |

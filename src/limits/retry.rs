@@ -14,6 +14,12 @@ use crate::response::Response;
 /// [idempotent](crate::Request::is_idempotent), no byte of it was sent, or the status says that the
 /// server [did not process it](Self::retry_unprocessed_posts).
 ///
+/// The server may decide otherwise in the header `x-should-retry` of an unsuccessful response, as
+/// the servers of OpenAI and Anthropic do. After `false` the request is not retried. After `true`
+/// it is retried with any status and any method, because the server says that sending it again is
+/// safe. [`max_retries`](Self::max_retries), [`max_retry_after`](Self::max_retry_after) and
+/// [`classify`](Self::classify) still apply.
+///
 /// The delay before a retry is random, between zero and an upper bound that doubles with each retry
 /// (exponential backoff with full jitter), so requests that fail together are not retried together.
 /// A request in backoff holds no concurrency slot.
@@ -97,11 +103,11 @@ impl Retry {
         Self { max_delay, ..self }
     }
 
-    /// Sets the longest delay of a `Retry-After` header after which a request is retried. Default:
-    /// 5 min.
+    /// Sets the longest delay of a `Retry-After` or `retry-after-ms` header after which a request
+    /// is retried. Default: 5 min.
     ///
-    /// If `Retry-After` requests a longer delay, the request is not retried: the response is the
-    /// result.
+    /// If the header requests a longer delay, the request is not retried: the response is the
+    /// result. `retry-after-ms`, in milliseconds, precedes `Retry-After`.
     #[must_use]
     pub fn max_retry_after(self, max_retry_after: Duration) -> Self {
         Self {

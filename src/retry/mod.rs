@@ -51,7 +51,7 @@ pub(crate) enum NextStep {
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct HopDecision {
     pub(crate) next_step: NextStep,
-    /// The time during which no request to the host starts, from `Retry-After`.
+    /// The time during which no request to the host starts, from `retry-after-ms` or `Retry-After`.
     pub(crate) host_pause: Option<Duration>,
     /// Whether a retry counts towards the retry limit and is withdrawn from the retry budget.
     pub(crate) is_charged_retry: bool,
@@ -252,7 +252,10 @@ impl HopContext<'_> {
         let is_safe_to_resend = !self.maybe_sent
             || self.request.is_idempotent()
             || (signals.is_unprocessed && self.retry_policy.retry_unprocessed_posts);
-        let default_decision = if signals.is_transient && is_safe_to_resend && !waits_too_long {
+        let is_worth_retry = signals
+            .server_retry_decision
+            .unwrap_or(signals.is_transient && is_safe_to_resend);
+        let default_decision = if is_worth_retry && !waits_too_long {
             RetryDecision::Retry
         } else {
             RetryDecision::Done

@@ -19,8 +19,10 @@ pub(super) struct RetrySignals {
     /// Whether the server did not process the request, so that sending it again is safe for any
     /// method: the request was throttled, or the status is 425 (RFC 8470 §5.2).
     pub(super) is_unprocessed: bool,
-    /// The delay in the response's `Retry-After`.
+    /// The delay in the response's `retry-after-ms` or `Retry-After`.
     pub(super) retry_after: Option<Duration>,
+    /// Whether the server says that the request should be sent again. `None` if it says nothing.
+    pub(super) server_retry_decision: Option<bool>,
 }
 
 impl RetrySignals {
@@ -34,15 +36,18 @@ impl RetrySignals {
                     is_throttled: false,
                     is_unprocessed: false,
                     retry_after: None,
+                    server_retry_decision: None,
                 };
             }
         };
         let status = response.status();
-        let retry_after = if status_respects_retry_after(status) {
-            response.retry_after()
-        } else {
-            None
-        };
+        let server_retry_decision = parse_x_should_retry(response);
+        let retry_after =
+            if status_respects_retry_after(status) || server_retry_decision == Some(true) {
+                response.retry_after()
+            } else {
+                None
+            };
         let is_throttled = status == StatusCode::TOO_MANY_REQUESTS
             || (status == StatusCode::SERVICE_UNAVAILABLE && retry_after.is_some());
         Self {
@@ -51,7 +56,25 @@ impl RetrySignals {
             is_throttled,
             is_unprocessed: is_throttled || status == StatusCode::TOO_EARLY,
             retry_after,
+            server_retry_decision,
         }
+    }
+}
+
+/// Parses `x-should-retry: true` or `false`, which the servers of OpenAI and Anthropic send. The
+/// header of a successful response is ignored.
+fn parse_x_should_retry(response: &Response) -> Option<bool> {
+    if response.status().is_success() {
+        return None;
+    }
+    let value = response.first_value_of_header("x-should-retry")?;
+    let is_value = |expected: &[u8]| value.trim_ascii().eq_ignore_ascii_case(expected);
+    if is_value(b"true") {
+        Some(true)
+    } else if is_value(b"false") {
+        Some(false)
+    } else {
+        None
     }
 }
 

@@ -255,6 +255,133 @@ fn post_is_retried_after_a_status_that_says_it_was_not_processed() {
     }
 }
 
+/// openai-python and anthropic-sdk-python, `_should_retry` in `_base_client.py`: the header
+/// precedes the status, and a delay above the maximum precedes the header.
+#[test]
+fn x_should_retry_precedes_status_and_method() {
+    let (get, post, retry) = (get(), post(), retry());
+    let off = Retry::off();
+    let get_sent = context(&get, &retry);
+    let post_sent = context(&post, &retry);
+    let without_retries = HopContext {
+        retry_policy: &off,
+        ..post_sent
+    };
+    let exhausted = HopContext {
+        charged_retry_count: 2,
+        ..post_sent
+    };
+    let hint = |status, value: &str| response_with(status, &[("x-should-retry", value)]);
+    let hint_after = |status, value: &str, seconds: &str| {
+        response_with(
+            status,
+            &[("x-should-retry", value), ("retry-after", seconds)],
+        )
+    };
+    let base = charged(BASE_DELAY);
+    let throttled = uncharged(THROTTLED_BASE_DELAY);
+    for (row, context, outcome, expected) in [
+        ("true, 400", get_sent, hint(400, "true"), base),
+        ("true, POST 409", post_sent, hint(409, "true"), base),
+        ("true, POST 500", post_sent, hint(500, "true"), base),
+        ("true, POST 529", post_sent, hint(529, "true"), base),
+        ("true, POST 429", post_sent, hint(429, "true"), throttled),
+        ("false, 500", get_sent, hint(500, "false"), DONE),
+        ("false, 429", get_sent, hint(429, "false"), DONE),
+        ("false, 400", get_sent, hint(400, "false"), DONE),
+        ("upper case", get_sent, hint(500, " False "), DONE),
+        ("other value, 500", get_sent, hint(500, "1"), base),
+        ("other value, 400", get_sent, hint(400, "yes"), DONE),
+        ("empty value", get_sent, hint(400, ""), DONE),
+        ("true, 200", get_sent, hint(200, "true"), DONE),
+        ("no retries", without_retries, hint(500, "true"), DONE),
+        ("no retries left", exhausted, hint(500, "true"), DONE),
+        (
+            "true with a delay, 409",
+            post_sent,
+            hint_after(409, "true", "30"),
+            paused(secs(30), charged(secs(30))),
+        ),
+        (
+            "true with a delay above the maximum",
+            get_sent,
+            hint_after(500, "true", "61"),
+            DONE,
+        ),
+        (
+            "false with a delay",
+            get_sent,
+            hint_after(429, "false", "30"),
+            paused(secs(30), DONE),
+        ),
+    ] {
+        let decision = context.decide_next_step(&outcome, RANDOM).unwrap();
+        assert_eq!(decision, expected, "{row}");
+    }
+}
+
+#[test]
+fn classify_overrides_x_should_retry() {
+    let get = get();
+    for (value, expected) in [
+        ("true", RetryDecision::Retry),
+        ("false", RetryDecision::Done),
+    ] {
+        let reverse = retry().classify(move |_, decision| {
+            assert_eq!(decision, expected);
+            if decision == RetryDecision::Retry {
+                RetryDecision::Done
+            } else {
+                RetryDecision::Retry
+            }
+        });
+        let outcome = response_with(500, &[("x-should-retry", value)]);
+        let decision = context(&get, &reverse).decide_next_step(&outcome, RANDOM);
+        let is_retried = decision.unwrap().starts_another_attempt();
+        assert_eq!(is_retried, expected == RetryDecision::Done);
+    }
+}
+
+#[test]
+fn retry_after_ms_delays_next_attempt_within_the_same_maximum() {
+    let (get, retry) = (get(), retry());
+    let context = context(&get, &retry);
+    let after = |status, millis: &str| {
+        response_with(status, &[("retry-after-ms", millis), ("retry-after", "9")])
+    };
+    let millis = Duration::from_millis;
+    for (row, outcome, expected) in [
+        (
+            "longer than the backoff",
+            after(429, "12345"),
+            paused(millis(12_345), uncharged(millis(12_345))),
+        ),
+        (
+            "shorter than the backoff",
+            after(503, "40.5"),
+            paused(
+                Duration::from_micros(40_500),
+                uncharged(THROTTLED_BASE_DELAY),
+            ),
+        ),
+        (
+            "at the maximum",
+            after(500, "60000"),
+            paused(secs(60), charged(secs(60))),
+        ),
+        ("above the maximum", after(429, "60001"), DONE),
+        ("404 ignores it", after(404, "40"), DONE),
+        (
+            "invalid",
+            after(500, "soon"),
+            paused(secs(9), charged(secs(9))),
+        ),
+    ] {
+        let decision = context.decide_next_step(&outcome, RANDOM).unwrap();
+        assert_eq!(decision, expected, "{row}");
+    }
+}
+
 #[test]
 fn retries_are_limited() {
     let (get, retry) = (get(), retry());

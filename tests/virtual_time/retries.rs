@@ -221,6 +221,26 @@ async fn retry_after_seconds_pauses_host() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn retry_after_ms_pauses_host() {
+    let response = MockResponse::status(429)
+        .header("retry-after", "3")
+        .header("retry-after-ms", "2000");
+    assert_pauses_host_for_two_seconds(response).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn x_should_retry_decides_whether_a_post_is_sent_again() {
+    for (status, value, attempt_count) in [(500, "true", 3), (429, "false", 1), (500, "no", 1)] {
+        let response = MockResponse::status(status).header("x-should-retry", value);
+        assert_eq!(
+            attempts_of(Request::post(URL), response).await,
+            attempt_count,
+            "{status} {value}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn retry_after_date_pauses_host() {
     let response = MockResponse::status(503)
         .header("date", "Sat, 01 Jan 2000 00:00:58 GMT")
