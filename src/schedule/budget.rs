@@ -157,6 +157,10 @@ impl Budget {
         }
     }
 
+    pub(super) fn is_total(&self) -> bool {
+        matches!(self.balance, Balance::Total(_))
+    }
+
     /// The cost of the next start of a job on this budget.
     pub(super) fn cost_of<J: Schedulable>(&self, job: &J) -> u64 {
         job.stated_cost(&self.name).unwrap_or(self.default_cost)
@@ -254,22 +258,32 @@ impl Budget {
     pub(super) fn reserve(&mut self, ticket: Ticket, cost: u64) {
         match self.find_reservation(ticket) {
             Ok(position) => self.reservations[position].1 = cost,
+            Err(position) if position == self.reservations.len() => {
+                self.reservations.push_back((ticket, cost));
+            }
             Err(position) => self.reservations.insert(position, (ticket, cost)),
         }
     }
 
     /// Ends the reservation of a ticket. Returns false if there was none.
     pub(super) fn end_reservation(&mut self, ticket: Ticket) -> bool {
-        let position = self.find_reservation(ticket);
-        position.is_ok_and(|position| self.reservations.remove(position).is_some())
+        match self.find_reservation(ticket) {
+            Ok(0) => self.reservations.pop_front().is_some(),
+            Ok(position) => self.reservations.remove(position).is_some(),
+            Err(_) => false,
+        }
     }
 
     /// The position of a ticket's reservation, or the position where it would be inserted.
     fn find_reservation(&self, ticket: Ticket) -> Result<usize, usize> {
-        let by_ticket = |&(other, _): &(Ticket, u64)| other.cmp(&ticket);
-        match self.reservations.back() {
-            Some(&(youngest, _)) if youngest < ticket => Err(self.reservations.len()),
-            _ => self.reservations.binary_search_by(by_ticket),
+        // Most tickets are the oldest or the youngest.
+        match (self.reservations.front(), self.reservations.back()) {
+            (Some(&(oldest, _)), _) if oldest == ticket => Ok(0),
+            (_, Some(&(youngest, _))) if youngest < ticket => Err(self.reservations.len()),
+            (None, _) => Err(0),
+            _ => self
+                .reservations
+                .binary_search_by(|&(other, _)| other.cmp(&ticket)),
         }
     }
 

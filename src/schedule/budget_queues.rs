@@ -19,12 +19,14 @@
 //! stays while the gate is only full or beyond its rate. A gate that is held or paused, or a route
 //! that is not available, ends the reservation, but not the ticket.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::admission::Admission;
 use super::budget::{
     Budget, BudgetConfig, BudgetScopeId, Ticket, UnaffordableJob, UnaffordableReason,
 };
+use super::charge::Charge;
 use super::parking::ParkingLotId;
 use super::priority::{JobFreshness, PriorityLevel};
 use super::run_state::RunState;
@@ -39,6 +41,25 @@ pub(super) struct QueueBudgets {
     pub(super) ticket: Ticket,
     /// Whether the queue has a reservation on any budget.
     has_reservations: bool,
+    /// Whether any of the budgets is a total.
+    has_total: bool,
+    /// The charges of the requests in flight, by the sequence numbers of their starts, which
+    /// ascend.
+    pub(super) charges: VecDeque<(u64, Charge)>,
+}
+
+impl QueueBudgets {
+    /// The position of the charge of a request in flight. `None` if it has been taken.
+    pub(super) fn find_charge(&self, start_seq: u64) -> Option<usize> {
+        // Most requests end in the order of their starts.
+        match self.charges.front() {
+            Some(&(oldest, _)) if oldest == start_seq => Some(0),
+            _ => {
+                let by_start = |&(other, _): &(u64, Charge)| other.cmp(&start_seq);
+                self.charges.binary_search_by(by_start).ok()
+            }
+        }
+    }
 }
 
 /// The refusal of a start by a budget.
@@ -101,15 +122,19 @@ impl<J: Schedulable> Schedule<J> {
             return None;
         }
         let indices = lane.iter().chain(batch).chain(&self.overall_budgets);
+        let indices: Box<[usize]> = indices.copied().collect();
+        let has_total = indices.iter().any(|&index| self.budgets[index].is_total());
         Some(Box::new(QueueBudgets {
-            indices: indices.copied().collect(),
+            indices,
             ticket: Ticket::NONE,
             has_reservations: false,
+            has_total,
+            charges: VecDeque::new(),
         }))
     }
 
     /// The first budget that refuses the first job of a queue.
-    pub(super) fn check_budgets(&self, queue: usize, now: Time) -> Option<BudgetRefusal> {
+    fn check_budgets(&self, queue: usize, now: Time) -> Option<BudgetRefusal> {
         let checked = &self.queues[queue];
         let budgets = checked.budgets.as_deref()?;
         let job = checked.ready_jobs.front()?;
@@ -144,26 +169,60 @@ impl<J: Schedulable> Schedule<J> {
         budgets.map_or(Ticket::NONE, |budgets| budgets.ticket)
     }
 
+    /// Charges the first job of a queue if all its budgets grant the start. Otherwise parks the
+    /// queue, or removes first jobs that can never start. Returns true if the job was charged.
+    #[inline(never)]
+    pub(super) fn charge_front_job_or_park(&mut self, queue: usize, now: Time) -> bool {
+        if self.remove_unaffordable_front_jobs(queue) {
+            self.return_to_run_queue(queue);
+            return false;
+        }
+        if let Some(refusal) = self.check_budgets(queue, now) {
+            self.park_queue_at_budget_or_reject_front_job(queue, refusal);
+            return false;
+        }
+        self.charge_front_job(queue, now);
+        self.drop_ticket(queue);
+        true
+    }
+
+    /// Lets a queue have another turn after its first job was removed.
+    fn return_to_run_queue(&mut self, queue: usize) {
+        if self.queues[queue].ready_jobs.is_empty() {
+            self.set_queue_idle(queue);
+        } else {
+            self.add_to_run_queue(queue, None);
+        }
+    }
+
     /// Parks a queue that a budget has refused. If the deadline of the batch passes first, only the
     /// first job is rejected, because the next one may cost less.
-    pub(super) fn park_queue_at_budget_or_reject_front_job(
-        &mut self,
-        queue: usize,
-        refusal: BudgetRefusal,
-    ) {
+    fn park_queue_at_budget_or_reject_front_job(&mut self, queue: usize, refusal: BudgetRefusal) {
         let BudgetRefusal { budget, admission } = refusal;
         if self.does_deadline_pass_first(queue, admission) {
             self.reject_front_job(queue);
-            return self.add_to_run_queue(queue, None);
+            return self.return_to_run_queue(queue);
         }
         self.reserve_budgets(queue, budget);
         let lot = ParkingLotId::Budget(budget);
         self.queues[queue].run_state = RunState::ParkedInLot(lot);
         let ticket = self.ticket_of(queue);
         let parked = &self.budgets[budget].parking_lot.parked_queues;
-        let position = parked.partition_point(|&other| self.ticket_of(other) < ticket);
-        let parked = &mut self.budgets[budget].parking_lot.parked_queues;
-        parked.insert(position, queue);
+        let is_last = parked
+            .back()
+            .is_none_or(|&last| self.ticket_of(last) < ticket);
+        if is_last {
+            self.budgets[budget]
+                .parking_lot
+                .parked_queues
+                .push_back(queue);
+        } else {
+            let position = parked.partition_point(|&other| self.ticket_of(other) < ticket);
+            self.budgets[budget]
+                .parking_lot
+                .parked_queues
+                .insert(position, queue);
+        }
         self.set_timer_of_lot(lot, admission);
     }
 
@@ -198,6 +257,7 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     /// Ends the reservations of a queue. The queue keeps its ticket.
+    #[inline(never)]
     pub(super) fn end_reservations(&mut self, queue: usize) {
         let Some(budgets) = self.queues[queue].budgets.as_deref_mut() else {
             return;
@@ -218,6 +278,7 @@ impl<J: Schedulable> Schedule<J> {
 
     /// Takes the ticket of a queue whose first job has started or was removed. A queue that is
     /// parked in the lot of a budget is checked again.
+    #[inline(never)]
     pub(super) fn drop_ticket(&mut self, queue: usize) {
         if self.ticket_of(queue) == Ticket::NONE {
             return;
@@ -316,24 +377,33 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Moves the first jobs of a queue to the unaffordable jobs while a budget can never cover
-    /// their costs. Abandoned jobs are rejected.
-    pub(super) fn remove_unaffordable_front_jobs(&mut self, queue: usize) {
-        while let Some(job) = self.queues[queue].ready_jobs.front()
+    /// Moves the first jobs of a queue to the unaffordable jobs while a total can no longer cover
+    /// their costs. Costs above a capacity were found at the push. Returns true if a job was
+    /// removed.
+    fn remove_unaffordable_front_jobs(&mut self, queue: usize) -> bool {
+        let budgets = self.queues[queue].budgets.as_deref();
+        let has_total = budgets.is_some_and(|budgets| budgets.has_total);
+        let mut has_removed = false;
+        while has_total
+            && let Some(job) = self.queues[queue].ready_jobs.front()
             && let Some((index, reason)) = self.unaffordable_budget(queue, job)
         {
-            let popped = self.queues[queue].ready_jobs.pop();
-            let budget_name = Arc::clone(&self.budgets[index].name);
-            let unaffordable = popped.map(|(job, _)| UnaffordableJob {
-                job,
-                budget_name,
-                reason,
-            });
-            self.unaffordable_jobs.extend(unaffordable);
-            self.decrement_queued_count(self.queues[queue].batch, 1);
-            self.drop_ticket(queue);
-            self.reject_abandoned_front_jobs(queue);
+            has_removed = true;
+            if let Some((job, _)) = self.queues[queue].ready_jobs.pop() {
+                self.add_unaffordable_job(job, index, reason);
+                self.decrement_queued_count(self.queues[queue].batch, 1);
+                self.drop_ticket(queue);
+            }
         }
+        has_removed
+    }
+
+    fn add_unaffordable_job(&mut self, job: J, budget: usize, reason: UnaffordableReason) {
+        self.unaffordable_jobs.push(UnaffordableJob {
+            job,
+            budget_name: Arc::clone(&self.budgets[budget].name),
+            reason,
+        });
     }
 
     /// Returns the job, unless a budget of its queue can never cover its cost. Such a job joins the
@@ -342,11 +412,7 @@ impl<J: Schedulable> Schedule<J> {
         let Some((index, reason)) = self.unaffordable_budget(queue, &job) else {
             return Some(job);
         };
-        self.unaffordable_jobs.push(UnaffordableJob {
-            job,
-            budget_name: Arc::clone(&self.budgets[index].name),
-            reason,
-        });
+        self.add_unaffordable_job(job, index, reason);
         None
     }
 
@@ -363,12 +429,15 @@ impl<J: Schedulable> Schedule<J> {
         })
     }
 
-    /// Ends what waits for a total of which less can be charged than before. Called after a
-    /// settlement.
-    pub(super) fn end_waits_for_total(&mut self, budget: usize) {
+    /// Ends what waits for a total and has become unaffordable by a settlement. Before it, at most
+    /// `affordable_before` units could be charged.
+    pub(super) fn end_waits_for_total(&mut self, budget: usize, affordable_before: i128) {
         let total = &self.budgets[budget];
         if total.affordable_total() <= 0 {
-            return self.end_all_waits_for_exhausted_total(budget);
+            if affordable_before > 0 {
+                self.end_all_waits_for_exhausted_total(budget);
+            }
+            return;
         }
         let is_unaffordable = |&queue: &usize| {
             let job = self.queues[queue].ready_jobs.front();

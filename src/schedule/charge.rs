@@ -7,6 +7,8 @@
 
 use std::sync::Arc;
 
+use slab::Slab;
+
 use super::budget::{Budget, BudgetAnnouncement, BudgetScopeId};
 use super::{Schedulable, Schedule, Slot, Time};
 
@@ -25,6 +27,30 @@ struct ChargeEntry {
     is_settled: bool,
     /// [`Budget::charged_total`] after this charge.
     charged_total: u64,
+}
+
+impl Charge {
+    /// Charges the next start of `job` on the budgets with these slab indices.
+    fn new<J: Schedulable>(
+        indices: &[usize],
+        budgets: &mut Slab<Budget>,
+        job: &J,
+        now: Time,
+    ) -> Self {
+        let entries = indices.iter().map(|&index| {
+            let budget = &mut budgets[index];
+            let cost = budget.cost_of(job);
+            budget.charge(cost, now);
+            ChargeEntry {
+                budget: index,
+                budget_serial: budget.serial,
+                cost,
+                is_settled: false,
+                charged_total: budget.charged_total,
+            }
+        });
+        Self(entries.collect())
+    }
 }
 
 /// The actual cost of a start.
@@ -54,33 +80,47 @@ impl CostOutcome<'_> {
 }
 
 impl<J: Schedulable> Schedule<J> {
-    /// Charges the start of `job` on every budget of its queue. All of them have granted the start.
-    /// A job with a carried charge pays nothing.
-    pub(super) fn charge_start(&mut self, queue: usize, job: &mut J, now: Time) -> Option<Charge> {
-        let budgets = self.queues[queue].budgets.as_deref()?;
-        if let Some(carried) = job.take_carried_charge() {
-            return Some(carried);
-        }
-        let entries = budgets.indices.iter().map(|&index| {
-            let budget = &mut self.budgets[index];
-            let cost = budget.cost_of(job);
-            budget.charge(cost, now);
-            ChargeEntry {
-                budget: index,
-                budget_serial: budget.serial,
-                cost,
-                is_settled: false,
-                charged_total: budget.charged_total,
-            }
-        });
-        Some(Charge(entries.collect()))
+    /// Charges the start of the first job of a queue on every budget of the queue. All of them have
+    /// granted the start. A job with a carried charge pays nothing.
+    pub(super) fn charge_front_job(&mut self, queue: usize, now: Time) {
+        let source = &mut self.queues[queue];
+        let start_seq = self.lanes[source.lane].start_count + 1;
+        let (Some(budgets), Some(job)) =
+            (source.budgets.as_deref_mut(), source.ready_jobs.front_mut())
+        else {
+            return;
+        };
+        let charge = match job.take_carried_charge() {
+            Some(carried) => carried,
+            None => Charge::new(&budgets.indices, &mut self.budgets, job, now),
+        };
+        budgets.charges.push_back((start_seq, charge));
     }
 
     /// Settles the costs of the request in `slot`. The caller settles `slot` afterwards. A second
     /// call has no effect.
-    pub(crate) fn settle_costs(&mut self, slot: &mut Slot, outcome: CostOutcome<'_>, now: Time) {
-        if let Some(charge) = &mut slot.charge {
-            self.settle_unsettled_entries(charge, outcome, now);
+    pub(crate) fn settle_costs(&mut self, slot: &Slot, outcome: CostOutcome<'_>, now: Time) {
+        let Some(budgets) = &mut self.queues[slot.queue].budgets else {
+            return;
+        };
+        if let Some(position) = budgets.find_charge(slot.start_seq) {
+            let charge = &mut budgets.charges[position].1;
+            let mut taken = Charge(std::mem::take(&mut charge.0));
+            self.settle_unsettled_entries(&mut taken, outcome, now);
+            // Announcements still refer to the charge.
+            if let Some(budgets) = &mut self.queues[slot.queue].budgets {
+                budgets.charges[position].1 = taken;
+            }
+        }
+    }
+
+    /// Removes the charge of a start whose slot is being settled. Costs that are not settled remain
+    /// the estimate.
+    #[inline(never)]
+    pub(super) fn remove_charge_of_settled_start(&mut self, queue: usize, start_seq: u64) {
+        if let Some(charge) = self.take_charge_of_start(queue, start_seq) {
+            // The instant has no effect, because nothing more is charged.
+            self.settle_charge(charge, CostOutcome::Unknown, Time::default());
         }
     }
 
@@ -99,8 +139,19 @@ impl<J: Schedulable> Schedule<J> {
     ///
     /// The job carries the charge to its next start, see [`Schedulable::take_carried_charge`]. If
     /// nothing starts, [`Self::settle_charge`] must be called.
-    pub(crate) fn take_charge(&mut self, slot: &mut Slot) -> Option<Charge> {
-        slot.charge.take()
+    pub(crate) fn take_charge(&mut self, slot: &Slot) -> Option<Charge> {
+        self.take_charge_of_start(slot.queue, slot.start_seq)
+    }
+
+    fn take_charge_of_start(&mut self, queue: usize, start_seq: u64) -> Option<Charge> {
+        let budgets = self.queues[queue].budgets.as_deref_mut()?;
+        let position = budgets.find_charge(start_seq)?;
+        let (_, charge) = if position == 0 {
+            budgets.charges.pop_front()?
+        } else {
+            budgets.charges.remove(position)?
+        };
+        Some(charge)
     }
 
     fn settle_unsettled_entries(
@@ -118,9 +169,11 @@ impl<J: Schedulable> Schedule<J> {
                 let affordable_before = budget.affordable_total();
                 budget.settle(entry.cost, actual, now);
                 if budget.affordable_total() < affordable_before {
-                    self.end_waits_for_total(entry.budget);
+                    self.end_waits_for_total(entry.budget, affordable_before);
                 }
-                self.wake_next_queue_of_budget(entry.budget);
+                if actual < entry.cost {
+                    self.wake_next_queue_of_budget(entry.budget);
+                }
             }
         }
     }
@@ -140,7 +193,13 @@ impl<J: Schedulable> Schedule<J> {
         now: Time,
     ) -> bool {
         let mut is_applied = false;
-        for entry in slot.charge.iter().flat_map(|charge| &charge.0) {
+        let mut changed = Vec::new();
+        let budgets = self.queues[slot.queue].budgets.as_deref();
+        let charge = budgets.and_then(|budgets| {
+            let position = budgets.find_charge(slot.start_seq)?;
+            Some(&budgets.charges[position].1)
+        });
+        for entry in charge.iter().flat_map(|charge| &charge.0) {
             let Some(budget) = find_charged_budget(&mut self.budgets, entry) else {
                 continue;
             };
@@ -150,8 +209,11 @@ impl<J: Schedulable> Schedule<J> {
                 let charged_since = budget.charged_total.wrapping_sub(entry.charged_total);
                 is_applied |=
                     budget.apply_announcement(announcement, slot.start_seq, charged_since, now);
-                self.wake_next_queue_of_budget(entry.budget);
+                changed.push(entry.budget);
             }
+        }
+        for budget in changed {
+            self.wake_next_queue_of_budget(budget);
         }
         is_applied
     }
@@ -159,7 +221,7 @@ impl<J: Schedulable> Schedule<J> {
 
 /// The budget of a charge, unless the budget has been removed with its lane or batch.
 fn find_charged_budget<'a>(
-    budgets: &'a mut slab::Slab<Budget>,
+    budgets: &'a mut Slab<Budget>,
     entry: &ChargeEntry,
 ) -> Option<&'a mut Budget> {
     budgets

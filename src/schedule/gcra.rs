@@ -59,8 +59,12 @@ impl Gcra {
         if excess == 0 {
             return now;
         }
-        let wait = excess.div_ceil(u128::from(self.rate.units.get()));
-        now.plus_nanos(u64::try_from(wait).unwrap_or(u64::MAX))
+        let units = self.rate.units.get();
+        now.plus_nanos(match u64::try_from(excess) {
+            // A division of 64 bits is several times faster.
+            Ok(excess) => excess.div_ceil(units),
+            Err(_) => u64::try_from(excess.div_ceil(units.into())).unwrap_or(u64::MAX),
+        })
     }
 
     /// Charges `cost` units, even if the level is lower.

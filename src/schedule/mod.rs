@@ -338,18 +338,14 @@ impl<J: Schedulable> Schedule<J> {
     ///
     /// To start the same job again, the caller [requeues](Self::requeue) the job before this call.
     /// Costs that are not [settled](Self::settle_costs) remain the estimate.
-    pub(crate) fn settle(&mut self, mut slot: Slot) {
-        if slot.charge.is_some() {
-            // The instant has no effect, because nothing more is charged.
-            self.settle_costs(&mut slot, CostOutcome::Unknown, Time::default());
-        }
+    pub(crate) fn settle(&mut self, slot: Slot) {
         let Slot {
             batch_id: BatchId { index: batch, .. },
             lane,
             queue,
             is_scout,
+            start_seq,
             probe_id,
-            ..
         } = slot;
         self.gate.record_end();
         if let Some(tenant) = self.batches[batch].tenant
@@ -364,6 +360,9 @@ impl<J: Schedulable> Schedule<J> {
         let settled = &mut self.queues[queue];
         let (share, route) = (settled.share, settled.route);
         let has_queue_opened = settled.concurrency_limit.record_end();
+        if settled.budgets.is_some() {
+            self.remove_charge_of_settled_start(queue, start_seq);
+        }
         if is_scout {
             self.routes[route].scout_gate.end_wait_for_scout();
             self.batches[batch].scout_alone_until = Time::default();

@@ -246,7 +246,8 @@ impl<J: Schedulable> Schedule<J> {
         if self.reject_ready_jobs_if_deadline_passes_first(queue, refusal) {
             return;
         }
-        if !self.is_refused_only_by_concurrency(refused_by) {
+        if self.queues[queue].budgets.is_some() && !self.is_refused_only_by_concurrency(refused_by)
+        {
             self.end_reservations(queue);
         }
         let parked = &mut self.queues[queue];

@@ -153,6 +153,13 @@ impl<J> ReadyJobs<J> {
         }
     }
 
+    pub(super) fn front_mut(&mut self) -> Option<&mut J> {
+        let level = self.highest_level()?;
+        let jobs = self.jobs_of_level_mut(level);
+        let requeued = jobs.requeued_jobs.front_mut();
+        requeued.or_else(|| jobs.fresh_jobs.front_mut())
+    }
+
     pub(super) fn len(&self) -> usize {
         self.iter_level_jobs()
             .map(|jobs| jobs.requeued_jobs.len() + jobs.fresh_jobs.len())

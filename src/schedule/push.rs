@@ -108,31 +108,45 @@ impl<J: Schedulable> Schedule<J> {
     /// Makes a delayed job ready to start.
     pub(super) fn make_delayed_job_ready(&mut self, delayed: usize) {
         let DelayedJob { queue, job, .. } = self.delayed_jobs.remove(delayed);
-        self.queues[queue].delayed_count -= 1;
-        self.push_to_queue(queue, job, JobFreshness::Requeued);
+        let target = &mut self.queues[queue];
+        target.delayed_count -= 1;
+        if target.budgets.is_some() {
+            return self.push_to_queue_with_budgets(queue, job, JobFreshness::Requeued);
+        }
+        let level = job.priority_level();
+        target.ready_jobs.push(job, level, JobFreshness::Requeued);
+        self.add_to_run_queue_or_raise_rank(queue);
     }
 
     fn add_ready_job(&mut self, queue: usize, job: J, freshness: JobFreshness) {
-        let job = match &self.queues[queue].budgets {
-            None => job,
-            Some(_) => match self.reject_if_unaffordable(queue, job) {
-                Some(job) => job,
-                None => return,
-            },
-        };
-        self.increment_queued_count(self.queues[queue].batch);
-        self.push_to_queue(queue, job, freshness);
+        let target = &mut self.queues[queue];
+        if target.budgets.is_some() {
+            return self.add_ready_job_if_affordable(queue, job, freshness);
+        }
+        let level = job.priority_level();
+        target.ready_jobs.push(job, level, freshness);
+        let batch = target.batch;
+        self.increment_queued_count(batch);
+        self.add_to_run_queue_or_raise_rank(queue);
     }
 
-    fn push_to_queue(&mut self, queue: usize, job: J, freshness: JobFreshness) {
-        let (mut level, mut freshness) = (job.priority_level(), freshness);
-        if self.queues[queue].budgets.is_some() {
-            // Other jobs of the queue may wait for the settlement of a carried charge.
-            if job.has_carried_charge() {
-                (level, freshness) = (PriorityLevel::High, JobFreshness::RequeuedWithCharge);
-            }
-            self.end_reservations_before_push(queue, level, freshness);
+    /// Adds a job to a queue with budgets, unless one of them can never cover its cost.
+    #[inline(never)]
+    fn add_ready_job_if_affordable(&mut self, queue: usize, job: J, freshness: JobFreshness) {
+        if let Some(job) = self.reject_if_unaffordable(queue, job) {
+            self.increment_queued_count(self.queues[queue].batch);
+            self.push_to_queue_with_budgets(queue, job, freshness);
         }
+    }
+
+    fn push_to_queue_with_budgets(&mut self, queue: usize, job: J, freshness: JobFreshness) {
+        // Other jobs of the queue may wait for the settlement of a carried charge.
+        let (level, freshness) = if job.has_carried_charge() {
+            (PriorityLevel::High, JobFreshness::RequeuedWithCharge)
+        } else {
+            (job.priority_level(), freshness)
+        };
+        self.end_reservations_before_push(queue, level, freshness);
         self.queues[queue].ready_jobs.push(job, level, freshness);
         self.add_to_run_queue_or_raise_rank(queue);
     }

@@ -1,7 +1,6 @@
 //! Handles to a batch, to a lane (usually a host), and to a request in flight.
 
 use super::breaker::ProbeId;
-use super::charge::Charge;
 
 /// Identifies a batch.
 ///
@@ -39,8 +38,6 @@ pub(crate) struct Slot {
     /// The id of the probe (test request) of a circuit breaker. `None` if the request is not a
     /// probe.
     pub(super) probe_id: Option<ProbeId>,
-    /// The charge of the start. `None` if the request has no budgets.
-    pub(super) charge: Option<Charge>,
 }
 
 impl Slot {

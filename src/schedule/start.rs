@@ -32,9 +32,6 @@ impl<J: Schedulable> Schedule<J> {
         now: Time,
     ) -> Option<(Slot, J)> {
         self.reject_abandoned_front_jobs(queue);
-        if self.queues[queue].budgets.is_some() {
-            self.remove_unaffordable_front_jobs(queue);
-        }
         match self.queues[queue].ready_jobs.highest_level() {
             None => {
                 self.set_queue_idle(queue);
@@ -79,8 +76,7 @@ impl<J: Schedulable> Schedule<J> {
             self.queues[queue].run_state = RunState::ParkedOnOwnLimit;
             return None;
         }
-        if let Some(refusal) = self.check_budgets(queue, now) {
-            self.park_queue_at_budget_or_reject_front_job(queue, refusal);
+        if self.queues[queue].budgets.is_some() && !self.charge_front_job_or_park(queue, now) {
             return None;
         }
         self.start_front_job(queue, now)
@@ -145,18 +141,10 @@ impl<J: Schedulable> Schedule<J> {
         self.drop_ticket(queue);
     }
 
-    /// Starts the first job of a queue. The caller has checked all gates and budgets.
+    /// Starts the first job of a queue. The caller has checked all gates and charged the budgets.
     fn start_front_job(&mut self, queue: usize, now: Time) -> Option<(Slot, J)> {
         let source = &mut self.queues[queue];
-        let (mut job, is_fresh) = source.ready_jobs.pop()?;
-        let charge = if source.budgets.is_some() {
-            let charge = self.charge_start(queue, &mut job, now);
-            self.drop_ticket(queue);
-            charge
-        } else {
-            None
-        };
-        let source = &mut self.queues[queue];
+        let (job, is_fresh) = source.ready_jobs.pop()?;
         source.concurrency_limit.record_start();
         let (lane, share, route) = (source.lane, source.share, source.route);
         let index = source.batch;
@@ -209,7 +197,6 @@ impl<J: Schedulable> Schedule<J> {
             start_seq,
             is_scout: scout_alone_until.is_some(),
             probe_id,
-            charge,
         };
         Some((slot, job))
     }

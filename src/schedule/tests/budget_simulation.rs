@@ -202,8 +202,8 @@ impl BudgetSimulation {
     }
 
     /// Settles a slot and its costs.
-    pub(super) fn settle(&mut self, mut slot: Slot, outcome: CostOutcome<'_>) {
-        self.schedule.settle_costs(&mut slot, outcome, self.now);
+    pub(super) fn settle(&mut self, slot: Slot, outcome: CostOutcome<'_>) {
+        self.schedule.settle_costs(&slot, outcome, self.now);
         self.schedule.settle(slot);
         self.take_ended();
     }

@@ -521,7 +521,7 @@ impl Walk {
     }
 
     /// Settles the costs of a request with a random outcome, in the schedule and in the model.
-    fn settle_costs(&mut self, ended: &mut InFlight) {
+    fn settle_costs(&mut self, ended: &InFlight) {
         let mut costs = ended.costs;
         let mut listed: Vec<(Arc<str>, u64)> = Vec::new();
         let outcome = match self.random.u8(..4) {
@@ -540,8 +540,7 @@ impl Walk {
                 CostOutcome::Actual(&listed)
             }
         };
-        self.schedule
-            .settle_costs(&mut ended.slot, outcome, self.now);
+        self.schedule.settle_costs(&ended.slot, outcome, self.now);
         self.settle_in_model(ended.slot.batch_id(), ended.lane, ended.costs, costs);
     }
 
@@ -554,12 +553,12 @@ impl Walk {
     }
 
     fn settle(&mut self) -> Result<(), String> {
-        if let Some(mut ended) = self.take_in_flight() {
+        if let Some(ended) = self.take_in_flight() {
             if self.random.u8(..8) == 0 {
                 let (batch, costs) = (ended.slot.batch_id(), ended.costs);
                 self.settle_in_model(batch, ended.lane, costs, costs);
             } else {
-                self.settle_costs(&mut ended);
+                self.settle_costs(&ended);
             }
             let batch = ended.slot.batch_id();
             self.schedule.settle(ended.slot);
@@ -570,10 +569,10 @@ impl Walk {
     }
 
     fn requeue(&mut self) -> Result<(), String> {
-        let Some(mut ended) = self.take_in_flight() else {
+        let Some(ended) = self.take_in_flight() else {
             return Ok(());
         };
-        self.settle_costs(&mut ended);
+        self.settle_costs(&ended);
         self.requeue_job(ended, false)
     }
 
@@ -582,7 +581,7 @@ impl Walk {
         let Some(mut ended) = self.take_in_flight() else {
             return Ok(());
         };
-        ended.job.carried_charge = self.schedule.take_charge(&mut ended.slot);
+        ended.job.carried_charge = self.schedule.take_charge(&ended.slot);
         let is_carried = ended.job.carried_charge.is_some();
         self.requeue_job(ended, is_carried)
     }

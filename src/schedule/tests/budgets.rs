@@ -123,11 +123,11 @@ fn costs_are_settled_only_once() {
     let mut sim = BudgetSimulation::new(&[per_second("tokens", 1, 100)]);
     let batch = sim.schedule.add_batch(NO_LIMITS);
     let first = sim.push(batch, "a", &[("tokens", 60)]);
-    let (mut slot, _) = sim.start(first);
+    let (slot, _) = sim.start(first);
     let outcome = actual(&[("tokens", 50)]);
     for _ in 0..2 {
         let outcome = CostOutcome::Actual(&outcome);
-        sim.schedule.settle_costs(&mut slot, outcome, sim.now);
+        sim.schedule.settle_costs(&slot, outcome, sim.now);
     }
     sim.schedule.settle(slot);
     assert_eq!(sim.level("tokens"), 50);
@@ -227,8 +227,8 @@ fn repeat_with_a_carried_charge_pays_nothing() {
     let mut sim = BudgetSimulation::new(&[per_second("tokens", 100, 100)]);
     let batch = sim.schedule.add_batch(NO_LIMITS);
     let first = sim.push(batch, "a", &[("tokens", 80)]);
-    let (mut slot, mut job) = sim.start(first);
-    job.carried_charge = sim.schedule.take_charge(&mut slot);
+    let (slot, mut job) = sim.start(first);
+    job.carried_charge = sim.schedule.take_charge(&slot);
     sim.schedule.requeue(&slot, job, sim.now, sim.now).unwrap();
     sim.schedule.settle(slot);
     let (slot, job) = sim.start(first);
@@ -243,8 +243,8 @@ fn carried_charge_of_a_job_that_ends_is_settled() {
     let mut sim = BudgetSimulation::new(&[total("cents", 10)]);
     let batch = sim.schedule.add_batch(NO_LIMITS);
     let first = sim.push(batch, "a", &[("cents", 8)]);
-    let (mut slot, _) = sim.start(first);
-    let charge = sim.schedule.take_charge(&mut slot).unwrap();
+    let (slot, _) = sim.start(first);
+    let charge = sim.schedule.take_charge(&slot).unwrap();
     sim.schedule.settle(slot);
     sim.push(batch, "a", &[("cents", 8)]);
     sim.assert_idle();
@@ -260,10 +260,10 @@ fn retry_pays_again() {
     let batch = sim.schedule.add_batch(NO_LIMITS);
     let first = sim.push(batch, "a", &[]);
     for level in [4, 3] {
-        let (mut slot, job) = sim.start(first);
+        let (slot, job) = sim.start(first);
         assert_eq!(sim.level("requests"), level);
         sim.schedule
-            .settle_costs(&mut slot, CostOutcome::Unknown, sim.now);
+            .settle_costs(&slot, CostOutcome::Unknown, sim.now);
         sim.schedule.requeue(&slot, job, sim.now, sim.now).unwrap();
         sim.schedule.settle(slot);
     }
