@@ -11,14 +11,16 @@ mod schedule;
 
 use std::collections::VecDeque;
 use std::hint::black_box;
+use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 
 use counting::allocation_count;
 use schedule::{
-    BatchId, BatchLimits, GateLimits, GcraRate, RouteKey, Schedulable, Schedule, Slot,
-    StartDecision, Time,
+    BatchId, BatchLimits, BudgetConfig, BudgetKind, BudgetRate, GateLimits, GcraRate, LaneLimits,
+    RouteKey, Schedulable, Schedule, Slot, StartDecision, Time,
 };
 
 /// As large as the engine's job, which is a box.
@@ -27,6 +29,10 @@ struct BenchJob(usize);
 impl Schedulable for BenchJob {
     fn is_abandoned(&self) -> bool {
         self.0 == usize::MAX
+    }
+
+    fn stated_cost(&self, budget_name: &str) -> Option<u64> {
+        (budget_name == "tokens").then_some(1_800)
     }
 }
 
@@ -44,7 +50,7 @@ const IN_FLIGHT: usize = 64;
 struct SteadySchedule {
     schedule: Schedule<BenchJob>,
     batch: BatchId,
-    per_lane: GateLimits,
+    lane_limits: LaneLimits,
     lane_keys: Vec<String>,
     turn: usize,
     now: Time,
@@ -52,7 +58,12 @@ struct SteadySchedule {
 }
 
 impl SteadySchedule {
-    fn new(lanes: usize, overall: GateLimits, per_lane: GateLimits) -> Self {
+    fn new(
+        lanes: usize,
+        overall: GateLimits,
+        per_lane: GateLimits,
+        budgets: Option<Arc<[BudgetConfig]>>,
+    ) -> Self {
         let mut schedule = Schedule::new(overall);
         let limits = BatchLimits {
             overall_limits: GateLimits::UNLIMITED,
@@ -66,7 +77,10 @@ impl SteadySchedule {
         let mut steady = Self {
             schedule,
             batch,
-            per_lane,
+            lane_limits: LaneLimits {
+                budgets,
+                ..per_lane.into()
+            },
             lane_keys,
             turn: 0,
             now: Time::default(),
@@ -85,11 +99,11 @@ impl SteadySchedule {
     fn push(&mut self) {
         // A large prime step, so that consecutive jobs are not adjacent in memory.
         self.turn = (self.turn + 61_813) % self.lane_keys.len();
-        let (lane_key, limits) = (&self.lane_keys[self.turn], self.per_lane);
+        let (lane_key, limits) = (&self.lane_keys[self.turn], &self.lane_limits);
         self.schedule.push(
             self.batch,
             direct_route(lane_key),
-            || limits,
+            || limits.clone(),
             BenchJob(self.turn),
             self.now,
         );
@@ -117,6 +131,18 @@ impl SteadySchedule {
         }
         self.now = self.now.plus_nanos(1_000);
     }
+
+    fn bench(&mut self, name: &str, criterion: &mut Criterion) {
+        let (before, steps) = (allocation_count(), 1_000_000);
+        for _ in 0..steps {
+            self.step();
+        }
+        let allocations = allocation_count() - before;
+        println!("{name}: {allocations} allocations in {steps} steps");
+        criterion.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(&mut *self).step());
+        });
+    }
 }
 
 fn bench_lanes(criterion: &mut Criterion) {
@@ -141,16 +167,36 @@ fn bench_lanes(criterion: &mut Criterion) {
         ("1,000 lanes, limited", 1_000, limited),
         ("100,000 lanes, limited", 100_000, limited),
     ] {
-        let mut steady = SteadySchedule::new(lanes, in_flight_limit, per_lane);
-        let (before, steps) = (allocation_count(), 1_000_000);
-        for _ in 0..steps {
-            steady.step();
-        }
-        let allocations = allocation_count() - before;
-        println!("{name}: {allocations} allocations in {steps} steps");
-        criterion.bench_function(name, |bencher| {
-            bencher.iter(|| black_box(&mut steady).step());
-        });
+        SteadySchedule::new(lanes, in_flight_limit, per_lane, None).bench(name, criterion);
+    }
+}
+
+/// Each lane has two budgets. They grant every cost at once, or refuse the cost of each request
+/// once before they grant it.
+fn bench_budgets(criterion: &mut Criterion) {
+    let in_flight_limit = GateLimits {
+        concurrency: IN_FLIGHT,
+        ..GateLimits::UNLIMITED
+    };
+    let budget = |name: &str, per_minute: u64, default_cost: u64| BudgetConfig {
+        name: name.into(),
+        kind: BudgetKind::Rate(BudgetRate {
+            units: NonZeroU64::MIN.saturating_add(per_minute),
+            period_nanos: NonZeroU64::MIN.saturating_add(60_000_000_000),
+            capacity: per_minute / 10,
+        }),
+        default_cost,
+    };
+    for (name, lanes, requests, tokens) in [
+        ("1 lane, 2 ample budgets", 1, 1_000_000_000_000, 1_000_000_000_000),
+        ("1,000 lanes, 2 ample budgets", 1_000, 1_000_000_000_000, 1_000_000_000_000),
+        ("1 lane, 2 scarce budgets", 1, 600, 200_000),
+        ("1,000 lanes, 2 scarce budgets", 1_000, 600, 200_000),
+    ] {
+        let budgets = [budget("requests", requests, 1), budget("tokens", tokens, 0)];
+        let budgets = Some(budgets.into());
+        SteadySchedule::new(lanes, in_flight_limit, GateLimits::UNLIMITED, budgets)
+            .bench(name, criterion);
     }
 }
 
@@ -211,6 +257,6 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .without_plots();
-    targets = bench_lanes, bench_parked_queues
+    targets = bench_lanes, bench_budgets, bench_parked_queues
 }
 criterion_main!(benches);

@@ -1,8 +1,21 @@
 //! A budget: a limit on the costs of requests, for example tokens per minute or cents in total.
 //!
-//! A budget belongs to a lane, to a batch, or to the whole schedule. Each start is charged its cost
-//! on every budget that applies to it, on all of them together or on none. A charge is an estimate
-//! until it is [settled](super::charge).
+//! A budget belongs to a lane, to a batch, to a tenant or to the whole schedule. Each start is
+//! charged its cost on every budget that applies to it, on all of them together or on none. A
+//! charge is an estimate until it is [settled](super::charge).
+//!
+//! A budget grants a cost if its level covers the cost. There are two kinds: the level of a rate is
+//! refilled up to a capacity ([`gcra`](super::gcra)), the level of a total is not. A request whose
+//! cost exceeds a capacity never starts. Neither does one whose cost exceeds what is left of a
+//! total, once no unsettled charge can be refunded any more. Both leave the schedule at once.
+//!
+//! # Announcements of servers
+//!
+//! Many servers announce in each response how many units are left of their own limit, and when they
+//! reset it. An announcement lowers the level of the budget with the same name, and never raises
+//! it. It does not cover the requests that started after the request of the response, so their
+//! costs are subtracted. The reset delays nothing at a server that refills continuously. At a
+//! server with fixed windows, nothing beyond the announced rest starts before the reset.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +26,7 @@ use super::gcra::{BudgetRate, Gcra};
 use super::parking::ParkingLot;
 use super::time::Time;
 
-/// A budget of a lane, of a batch or of the whole schedule.
+/// A budget of a lane, of a batch, of a tenant or of the whole schedule.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct BudgetConfig {
     pub(crate) name: Arc<str>,
@@ -37,6 +50,8 @@ pub(super) enum BudgetScopeId {
     Lane(usize),
     /// The jobs of the batch with this slab index.
     Batch(usize),
+    /// The jobs of the tenant with this slab index.
+    Tenant(usize),
     /// All jobs.
     Overall,
 }
@@ -126,9 +141,8 @@ pub(crate) struct BudgetAnnouncement<'a> {
     pub(crate) limit: Option<u64>,
     /// The number of units that are left.
     pub(crate) remaining: u64,
-    /// The time until the server resets the limit, or until its level is back at the limit. In
-    /// nanoseconds.
-    pub(crate) reset_after: Option<u64>,
+    /// The time until the server resets the limit, or until its level is back at the limit.
+    pub(crate) reset_after_nanos: Option<u64>,
 }
 
 impl Budget {
@@ -370,14 +384,14 @@ impl RateBalance {
         let rate = self.gcra.rate();
         let limit = announcement.limit.unwrap_or(rate.units.get());
         let missing = limit.saturating_sub(announcement.remaining);
-        let refill_time =
-            u128::from(missing) * u128::from(rate.period.get()) / u128::from(rate.units.get());
+        let refill_time = u128::from(missing) * u128::from(rate.period_nanos.get())
+            / u128::from(rate.units.get());
         self.server_window = announcement
-            .reset_after
-            .filter(|&reset_after| u128::from(reset_after) < refill_time / 4 * 3)
-            .map(|reset_after| ServerWindow {
+            .reset_after_nanos
+            .filter(|&nanos| u128::from(nanos) < refill_time / 4 * 3)
+            .map(|nanos| ServerWindow {
                 remaining,
-                resets_at: now.plus_nanos(reset_after),
+                resets_at: now.plus_nanos(nanos),
             });
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::budget::BudgetScopeId;
+use super::tenant::TenantId;
 use super::{BatchId, Schedulable, Schedule, Time};
 
 /// The jobs to which a budget applies.
@@ -12,6 +13,8 @@ pub(crate) enum BudgetScope {
     Overall,
     /// The jobs of one batch.
     Batch(BatchId),
+    /// The jobs of one tenant.
+    Tenant(TenantId),
     /// The jobs of the lane with this key.
     Lane(Arc<str>),
 }
@@ -34,6 +37,7 @@ impl<J: Schedulable> Schedule<J> {
     pub(crate) fn budget_levels(&self, now: Time) -> Vec<BudgetLevel> {
         let scope = |scope| match scope {
             BudgetScopeId::Overall => BudgetScope::Overall,
+            BudgetScopeId::Tenant(tenant) => BudgetScope::Tenant(TenantId(tenant)),
             BudgetScopeId::Lane(lane) => BudgetScope::Lane(Arc::clone(&self.lanes[lane].lane_key)),
             BudgetScopeId::Batch(index) => BudgetScope::Batch(BatchId {
                 index,

@@ -1,23 +1,25 @@
-//! The budgets of queues: checks them before a start, and decides which queue they serve next.
+//! Checks the budgets of a queue before a start, and determines the order in which a budget serves
+//! queues.
 //!
-//! A queue has the budgets of its lane, of its batch and of the schedule, in this order. They are
-//! checked after all gates have granted a start. A queue that a budget refuses gets a [`Ticket`],
-//! which the queue keeps until its first job starts or is removed, and parks in the lot of that
-//! budget. A lot is ordered by ticket. Three rules keep small requests from overtaking a large one
-//! forever, and let all others proceed:
+//! A queue has the budgets of its lane, of its batch, of its tenant and of the schedule. They are
+//! checked in this order, after all gates have granted a start. A queue that a budget refuses is
+//! parked in the lot of that budget. The queue gets a [`Ticket`], which it keeps until its first
+//! job starts or is removed. Three rules ensure that small costs do not overtake a large one
+//! forever, and that a queue is not delayed by a cost that it does not compete with:
 //!
-//! - A budget refuses a queue while a queue with an older ticket is parked in its lot.
-//! - A refused queue *reserves* its cost on the budgets that it has passed before, on the other
-//!   budgets of the same scope, and on the refusing budget. A queue with a younger ticket starts
-//!   only if the level covers the oldest reservation, too. The reservation charges nothing, so the
-//!   budget refills as before.
-//! - A queue reserves nothing on a wider scope than the one that has refused it: a request that
-//!   waits for its host's tokens delays no other host at a budget that all hosts share.
+//! - A lot is ordered by ticket. While a queue is parked in a lot, the budget refuses all queues
+//!   with younger tickets.
+//! - A refused queue *reserves* its cost on the refusing budget, on the other budgets of the same
+//!   scope, and on those of narrower scopes. Another queue starts only if the level also covers the
+//!   oldest reservation that is older than its own ticket. A reservation charges nothing: the
+//!   budget is refilled as before, and costs that leave enough for the reservation are granted.
+//! - A refused queue reserves nothing on a wider scope. A request that waits for the tokens of its
+//!   host delays no other host at a budget that all hosts share.
 //!
-//! The oldest queue is refused only by levels, not by other queues. It starts as soon as they
-//! suffice, and then the next queue is the oldest. If a gate refuses it meanwhile, the reservation
-//! stays while the gate is only full or beyond its rate. A gate that is held or paused, or a route
-//! that is not available, ends the reservation, but not the ticket.
+//! The queue with the oldest ticket is refused only by levels, never by other queues. It starts as
+//! soon as the levels cover its costs, unless a gate refuses it. A lane or share that has reached
+//! its concurrency limit does not end the reservations, but one that refuses for another reason
+//! does, and so does a route. The ticket is kept in any case. A held batch reserves nothing.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,7 +32,7 @@ use super::charge::Charge;
 use super::parking::ParkingLotId;
 use super::priority::{JobFreshness, PriorityLevel};
 use super::run_state::RunState;
-use super::state::Queue;
+use super::state::{Batch, Queue};
 use super::{BatchId, Schedulable, Schedule, Time};
 
 /// The budgets of a queue.
@@ -117,12 +119,12 @@ impl<J: Schedulable> Schedule<J> {
         batch: usize,
         lane: usize,
     ) -> Option<Box<QueueBudgets>> {
-        let (lane, batch) = (&self.lanes[lane].budgets, &self.batches[batch].budgets);
-        if lane.is_empty() && batch.is_empty() && self.overall_budgets.is_empty() {
+        let lane = self.lanes[lane].budgets.iter();
+        let indices = lane.chain(self.budgets_of_batch(&self.batches[batch]));
+        let indices: Box<[usize]> = indices.copied().collect();
+        if indices.is_empty() {
             return None;
         }
-        let indices = lane.iter().chain(batch).chain(&self.overall_budgets);
-        let indices: Box<[usize]> = indices.copied().collect();
         let has_total = indices.iter().any(|&index| self.budgets[index].is_total());
         Some(Box::new(QueueBudgets {
             indices,
@@ -131,6 +133,21 @@ impl<J: Schedulable> Schedule<J> {
             has_total,
             charges: VecDeque::new(),
         }))
+    }
+
+    /// The budgets of a batch, of its tenant and of the schedule, in ascending order of their
+    /// scopes.
+    pub(super) fn budgets_of_batch<'a>(
+        &'a self,
+        batch: &'a Batch,
+    ) -> impl Iterator<Item = &'a usize> {
+        let tenant = self.tenant_of(batch).into_iter();
+        let of_tenant = tenant.flat_map(|tenant| &tenant.budgets);
+        batch
+            .budgets
+            .iter()
+            .chain(of_tenant)
+            .chain(&self.overall_budgets)
     }
 
     /// The first budget that refuses the first job of a queue.
@@ -328,11 +345,10 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Whether a queue is parked at any of these budgets.
-    pub(super) fn has_queue_parked_at(&self, budgets: &[usize]) -> bool {
-        let is_occupied =
-            |&budget: &usize| !self.budgets[budget].parking_lot.parked_queues.is_empty();
-        budgets.iter().any(is_occupied)
+    /// Whether a queue is parked at a budget that applies to all lanes of a batch.
+    pub(super) fn has_queue_parked_at_budget_of_batch(&self, batch: &Batch) -> bool {
+        self.budgets_of_batch(batch)
+            .any(|&budget| !self.budgets[budget].parking_lot.parked_queues.is_empty())
     }
 
     /// Ends the reservations of a queue if a job is going to be pushed in front of its first job,

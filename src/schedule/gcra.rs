@@ -9,6 +9,10 @@
 //! A cost that is charged without a check, for example because an estimate was too low, takes the
 //! level below zero. Such a debt is paid off before anything else is granted.
 //!
+//! A rate of starts is the special case in which each start costs one unit. It has a [limiter of
+//! its own](super::gate), which makes up for late starts. A budget does not: a level that is not
+//! used at once is kept up to the capacity.
+//!
 //! The TAT is kept in nanoseconds × units per period. A unit then is exactly one period, so no
 //! charge is rounded and a refund restores the state exactly.
 
@@ -21,8 +25,7 @@ use super::time::Time;
 pub(crate) struct BudgetRate {
     /// The number of units that are refilled in one period.
     pub(crate) units: NonZeroU64,
-    /// In nanoseconds.
-    pub(crate) period: NonZeroU64,
+    pub(crate) period_nanos: NonZeroU64,
     /// The largest level, in units.
     pub(crate) capacity: u64,
 }
@@ -93,7 +96,7 @@ impl Gcra {
     /// debt.
     pub(super) fn level(&self, now: Time) -> i64 {
         let (lead, max_lead) = (self.lead(now), self.max_lead());
-        let period = u128::from(self.rate.period.get());
+        let period = u128::from(self.rate.period_nanos.get());
         let units = |scaled: u128| i64::try_from(scaled).unwrap_or(i64::MAX);
         if lead <= max_lead {
             units((max_lead - lead) / period)
@@ -119,7 +122,7 @@ impl Gcra {
     }
 
     fn scaled_cost(&self, units: u64) -> u128 {
-        u128::from(units) * u128::from(self.rate.period.get())
+        u128::from(units) * u128::from(self.rate.period_nanos.get())
     }
 
     fn scaled_time(&self, at: Time) -> u128 {
@@ -150,7 +153,7 @@ mod tests {
     fn gcra(units: u64, period: u64, capacity: u64) -> Gcra {
         Gcra::new(BudgetRate {
             units: NonZeroU64::new(units).unwrap(),
-            period: NonZeroU64::new(period).unwrap(),
+            period_nanos: NonZeroU64::new(period).unwrap(),
             capacity,
         })
     }

@@ -35,6 +35,15 @@
 //! requests wait. A started job holds a [`Slot`], the right to be on the wire, until its worker
 //! **settles** (returns) the slot.
 //!
+//! # Budgets
+//!
+//! A [budget] limits the costs of requests, for example the tokens per minute or the cents in
+//! total. A lane, a batch, a tenant and the schedule may have budgets. They are checked last, after
+//! the gates and the route, and charged together or not at all. A job that waits for a budget thus
+//! holds no slot and no other budget. The cost of a job is an estimate. It is charged at the start
+//! and [settled](charge) when the actual cost is known, which may take the level of a budget below
+//! zero. A job whose cost can never be covered leaves the schedule at once.
+//!
 //! # Parking and waking
 //!
 //! If a gate refuses a queue or batch, the queue or batch is [parked](parking) at that gate. It is
@@ -51,6 +60,10 @@
 //! If a gate opens at a known instant, a [timer] is set for that instant. A timer that fires
 //! needlessly only causes a check.
 //!
+//! A queue that a budget refuses is parked at the budget. Only the first of the parked queues is
+//! checked, when the level may cover its cost, when another queue no longer reserves the budget, or
+//! after a refund.
+//!
 //! # Fairness
 //!
 //! Batches take turns, and within a batch its queues take turns ([`run_queue`]). The turns of
@@ -62,11 +75,16 @@
 //! its parked queues in the order in which they were parked. A batch with several routes in a lane
 //! has at most one queue parked on the lane.
 //!
+//! A [budget serves queues](budget_queues) in the order in which budgets have refused them, so that
+//! small costs do not overtake a large one forever.
+//!
 //! # Memory
 //!
-//! A batch is kept until it is removed and its last slot is settled. Idle queues, routes and lanes
-//! are kept for later jobs of the same host, and are [evicted](evict) when queues are added. Memory
-//! is thus proportional to the hosts and proxies in use, not to all hosts and proxies ever used.
+//! A batch is kept, with its budgets, until it is removed and its last slot is settled. Idle
+//! queues, routes and lanes are kept for later jobs of the same host, and are [evicted](evict) when
+//! queues are added. Memory is thus proportional to the hosts and proxies in use, not to all hosts
+//! and proxies ever used. A lane is not evicted before its budgets are full again, so a lane that
+//! has used a total stays.
 
 mod adaptive;
 mod admission;
@@ -429,8 +447,7 @@ impl<J: Schedulable> Schedule<J> {
                     .tenant_of(batch)
                     .is_some_and(|tenant| tenant.gate.is_limit_reached())
                 && !self.gate.is_limit_reached()
-                && !self.has_queue_parked_at(&batch.budgets)
-                && !self.has_queue_parked_at(&self.overall_budgets)
+                && !self.has_queue_parked_at_budget_of_batch(batch)
         })
     }
 

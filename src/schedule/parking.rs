@@ -6,8 +6,9 @@
 //! have thousands of parked queues, one per batch. A lane that may have opened therefore wakes only
 //! the queue that was parked first, and wakes the next queue after that one has been checked. A
 //! *wake-up* moves a queue to the front of its batch's run queue. A free slot thus causes one
-//! check, not thousands, and goes to the queue that has waited longest. Routes and shares wake
-//! their queues in the same way, and a [tenant](super::tenant) wakes its batches in the same way.
+//! check, not thousands, and goes to the queue that has waited longest. Routes, shares and
+//! [budgets](super::budget_queues) wake their queues in the same way, and a [tenant](super::tenant)
+//! wakes its batches in the same way.
 //!
 //! A share (the part of a lane that one batch uses) has a queue per route. At most one of them is
 //! parked on the lane. The others wait in the parking lot of the share until the lane has woken
@@ -20,8 +21,8 @@ use super::run_state::RunState;
 use super::timer::{EarliestTimer, TimerTarget};
 use super::{Schedulable, Schedule};
 
-/// The queues that one lane, route, or share of a batch in a lane has refused, and the timer that
-/// wakes them.
+/// The queues that one lane, route, budget, or share of a batch in a lane has refused, and the
+/// timer that wakes them.
 #[derive(Debug, Default)]
 pub(super) struct ParkingLot {
     /// The slab indices of the queues, in the order in which they are woken.

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 
 use super::admission::Admission;
+use super::budget::{BudgetConfig, BudgetScopeId};
 use super::gate::{Gate, GateLimits};
 use super::run_state::RunState;
 use super::timer::{EarliestTimer, TimerTarget};
@@ -28,6 +29,8 @@ pub(super) struct Tenant {
     batch_count: usize,
     /// Whether the tenant has been removed. It is kept only until its last batch is gone.
     is_removed: bool,
+    /// The slab indices of the budgets of this tenant.
+    pub(super) budgets: Box<[usize]>,
 }
 
 impl<J: Schedulable> Schedule<J> {
@@ -39,7 +42,16 @@ impl<J: Schedulable> Schedule<J> {
             earliest_timer: EarliestTimer::default(),
             batch_count: 0,
             is_removed: false,
+            budgets: Box::default(),
         }))
+    }
+
+    /// Adds budgets that apply to the jobs of a tenant. Called before the first batch is added to
+    /// the tenant.
+    pub(crate) fn add_tenant_budgets(&mut self, tenant: TenantId, configs: &[BudgetConfig]) {
+        let added = self.add_budgets(BudgetScopeId::Tenant(tenant.0), configs);
+        let budgets = &mut self.tenants[tenant.0].budgets;
+        *budgets = budgets.iter().copied().chain(added).collect();
     }
 
     /// Removes a tenant. Its limits apply to its batches until they have ended.
@@ -70,7 +82,8 @@ impl<J: Schedulable> Schedule<J> {
     fn free_tenant_if_unused(&mut self, tenant: usize) {
         let freed = &self.tenants[tenant];
         if freed.is_removed && freed.batch_count == 0 {
-            self.tenants.remove(tenant);
+            let freed = self.tenants.remove(tenant);
+            self.remove_budgets(&freed.budgets);
         }
     }
 

@@ -49,7 +49,7 @@ pub(super) fn per_second(name: &str, units: u64, capacity: u64) -> BudgetConfig 
         name: name.into(),
         kind: BudgetKind::Rate(BudgetRate {
             units: NonZeroU64::new(units).unwrap(),
-            period: NonZeroU64::new(SECOND).unwrap(),
+            period_nanos: NonZeroU64::new(SECOND).unwrap(),
             capacity,
         }),
         default_cost: u64::from(name == "requests"),

@@ -12,7 +12,7 @@ use fastrand::Rng;
 use super::super::budget::Ticket;
 use super::super::{
     BatchId, BatchLimits, BudgetConfig, BudgetKind, BudgetRate, BudgetScope, Charge, CostOutcome,
-    GateLimits, LaneLimits, RouteKey, Schedulable, Schedule, Slot, StartDecision, Time,
+    GateLimits, LaneLimits, RouteKey, Schedulable, Schedule, Slot, StartDecision, TenantId, Time,
     UnaffordableReason,
 };
 use super::simulation::{MS, NO_LIMITS, concurrency};
@@ -57,7 +57,9 @@ struct ModelBudget {
     config: BudgetConfig,
     /// `None`: all jobs.
     lane: Option<usize>,
-    batch: Option<BatchId>,
+    /// `None`: all batches.
+    batches: Option<Vec<BatchId>>,
+    is_of_tenant: bool,
     level: i128,
     updated_at: Time,
     outstanding: u64,
@@ -67,11 +69,17 @@ struct ModelBudget {
 }
 
 impl ModelBudget {
-    fn new(config: &BudgetConfig, lane: Option<usize>, batch: Option<BatchId>, now: Time) -> Self {
+    fn new(
+        config: &BudgetConfig,
+        lane: Option<usize>,
+        batches: Option<Vec<BatchId>>,
+        now: Time,
+    ) -> Self {
         let mut budget = Self {
             config: config.clone(),
             lane,
-            batch,
+            batches,
+            is_of_tenant: false,
             level: 0,
             updated_at: now,
             outstanding: 0,
@@ -84,7 +92,7 @@ impl ModelBudget {
 
     fn period(&self) -> i128 {
         match self.config.kind {
-            BudgetKind::Rate(rate) => rate.period.get().into(),
+            BudgetKind::Rate(rate) => rate.period_nanos.get().into(),
             BudgetKind::Total(_) => 1,
         }
     }
@@ -180,6 +188,8 @@ struct Walk {
     random: Rng,
     now: Time,
     lane_limits: Vec<LaneLimits>,
+    /// Half of the batches belong to this tenant.
+    tenant: TenantId,
     budgets: Vec<ModelBudget>,
     batches: Vec<(BatchId, usize, bool)>,
     waiting: BTreeMap<usize, Waiting>,
@@ -202,7 +212,7 @@ fn random_budgets(random: &mut Rng) -> Vec<BudgetConfig> {
         } else {
             BudgetKind::Rate(BudgetRate {
                 units: NonZeroU64::new(random.u64(1..50)).unwrap(),
-                period: NonZeroU64::new(random.u64(1..60) * MS).unwrap(),
+                period_nanos: NonZeroU64::new(random.u64(1..60) * MS).unwrap(),
                 capacity: random.u64(1..30),
             })
         };
@@ -224,6 +234,13 @@ impl Walk {
         let now = Time::default();
         let new = |config| ModelBudget::new(config, None, None, now);
         let mut budgets: Vec<ModelBudget> = overall.iter().map(new).collect();
+        let tenant = schedule.add_tenant(GateLimits::UNLIMITED);
+        let of_tenant = random_budgets(&mut random);
+        schedule.add_tenant_budgets(tenant, &of_tenant);
+        budgets.extend(of_tenant.iter().map(|config| ModelBudget {
+            is_of_tenant: true,
+            ..ModelBudget::new(config, None, Some(Vec::new()), now)
+        }));
         let lane_limits: Vec<LaneLimits> = (0..LANES)
             .map(|_| LaneLimits {
                 budgets: Some(random_budgets(&mut random).into()),
@@ -243,6 +260,7 @@ impl Walk {
             random,
             now,
             lane_limits,
+            tenant,
             budgets,
             batches: Vec::new(),
             waiting: BTreeMap::new(),
@@ -257,7 +275,9 @@ impl Walk {
 
     /// The budgets that apply to a job of this batch and lane.
     fn budgets_of(budget: &ModelBudget, batch: BatchId, lane: usize) -> bool {
-        budget.lane.is_none_or(|of| of == lane) && budget.batch.is_none_or(|of| of == batch)
+        let batches = budget.batches.as_ref();
+        budget.lane.is_none_or(|of| of == lane)
+            && batches.is_none_or(|batches| batches.contains(&batch))
     }
 
     fn applying(&self, batch: BatchId, lane: usize) -> impl Iterator<Item = &ModelBudget> {
@@ -307,8 +327,13 @@ impl Walk {
         let batch = self.schedule.add_batch(limits);
         let configs = random_budgets(&mut self.random);
         self.schedule.add_batch_budgets(batch, &configs);
-        let new = |config| ModelBudget::new(config, None, Some(batch), self.now);
+        let new = |config| ModelBudget::new(config, None, Some(vec![batch]), self.now);
         self.budgets.extend(configs.iter().map(new));
+        if self.random.bool() {
+            self.schedule.add_batch_to_tenant(batch, self.tenant);
+            let of_tenant = self.budgets.iter_mut().filter(|budget| budget.is_of_tenant);
+            of_tenant.for_each(|budget| budget.batches.get_or_insert_default().push(batch));
+        }
         self.batches.push((batch, limit, false));
     }
 
@@ -695,7 +720,10 @@ impl Walk {
         let is_open = self.batches.iter().any(|(id, ..)| *id == batch);
         let mut in_flight = self.in_flight.iter();
         if !is_open && !in_flight.any(|other| other.slot.batch_id() == batch) {
-            self.budgets.retain(|budget| budget.batch != Some(batch));
+            let is_of_batch = |budget: &ModelBudget| {
+                !budget.is_of_tenant && budget.batches.as_deref() == Some(&[batch])
+            };
+            self.budgets.retain(|budget| !is_of_batch(budget));
         }
     }
 
@@ -751,9 +779,11 @@ impl Walk {
     fn check_levels(&self) -> Result<(), String> {
         for level in self.schedule.budget_levels(self.now) {
             let is_same = |budget: &&ModelBudget| {
+                let batches = budget.batches.as_deref();
                 let has_scope = match &level.scope {
-                    BudgetScope::Overall => budget.lane.is_none() && budget.batch.is_none(),
-                    BudgetScope::Batch(batch) => budget.batch == Some(*batch),
+                    BudgetScope::Overall => budget.lane.is_none() && batches.is_none(),
+                    BudgetScope::Tenant(_) => budget.is_of_tenant,
+                    BudgetScope::Batch(batch) => !budget.is_of_tenant && batches == Some(&[*batch]),
                     BudgetScope::Lane(lane) => {
                         budget.lane.map(|lane| lane.to_string()).as_deref() == Some(lane)
                     }

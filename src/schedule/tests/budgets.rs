@@ -1,7 +1,7 @@
 //! Budgets: the instants at which costs are granted, settlements, and the jobs that never start.
 
 use super::super::{
-    BatchLimits, BlockReason, BudgetAnnouncement, BudgetScope, CostOutcome, Time,
+    BatchLimits, BlockReason, BudgetAnnouncement, BudgetScope, CostOutcome, GateLimits, Time,
     UnaffordableReason,
 };
 use super::budget_simulation::{BudgetSimulation, Costs, actual, per_second, total};
@@ -269,12 +269,12 @@ fn retry_pays_again() {
     }
 }
 
-fn announcement(remaining: u64, reset_after: Option<u64>) -> BudgetAnnouncement<'static> {
+fn announcement(remaining: u64, reset_after_nanos: Option<u64>) -> BudgetAnnouncement<'static> {
     BudgetAnnouncement {
         budget_name: "tokens",
         limit: Some(100),
         remaining,
-        reset_after,
+        reset_after_nanos,
     }
 }
 
@@ -420,6 +420,33 @@ fn budgets_of_a_batch_end_with_the_batch() {
     assert_eq!(sim.schedule.remove_batch(limited).len(), 1);
     assert_eq!(sim.schedule.budgets.len(), 1, "a request is in flight");
     sim.settle(slot, CostOutcome::Unknown);
+    assert!(sim.schedule.budgets.is_empty());
+}
+
+#[test]
+fn budget_of_a_tenant_applies_to_its_batches_and_ends_with_it() {
+    let mut sim = BudgetSimulation::new(&[]);
+    let tenant = sim.schedule.add_tenant(GateLimits::UNLIMITED);
+    sim.schedule
+        .add_tenant_budgets(tenant, &[per_second("tokens", 10, 10)]);
+    let batches = [0, 1, 2].map(|_| sim.schedule.add_batch(NO_LIMITS));
+    sim.schedule.add_batch_to_tenant(batches[0], tenant);
+    sim.schedule.add_batch_to_tenant(batches[1], tenant);
+    let first = sim.push(batches[0], "a", &[("tokens", 10)]);
+    let second = sim.push(batches[1], "b", &[("tokens", 5)]);
+    let other = sim.push(batches[2], "a", &[("tokens", 99)]);
+    let (first_slot, _) = sim.start(first);
+    let _slot = sim.start(other);
+    sim.wait_until_ms(500);
+    let levels = sim.schedule.budget_levels(sim.now);
+    assert_eq!(levels[0].scope, BudgetScope::Tenant(tenant));
+    let (slot, _) = sim.start(second);
+    sim.settle(slot, CostOutcome::Unknown);
+    sim.schedule.remove_tenant(tenant);
+    sim.schedule.remove_batch(batches[1]);
+    sim.schedule.remove_batch(batches[0]);
+    assert_eq!(sim.schedule.budgets.len(), 1, "a request is in flight");
+    sim.settle(first_slot, CostOutcome::Unknown);
     assert!(sim.schedule.budgets.is_empty());
 }
 
