@@ -39,9 +39,7 @@ impl Drop for LookupPermitWait {
 
 impl Transaction<'_> {
     /// Requeues a started job whose name lookup has to wait for a permit, and settles (returns) the
-    /// job's slot.
-    ///
-    /// Both this start of the job and the next start count against every rate limit.
+    /// job's slot. This start of the job does not count against any rate.
     pub(super) fn requeue_until_lookup_permit(
         &mut self,
         mut slot: Slot,
@@ -55,7 +53,7 @@ impl Transaction<'_> {
         let runtime = self.state().runtime_of_batch(slot.batch_id());
         let handle = runtime.map(|(_, handle)| handle.clone());
         let schedule = self.schedule_mut();
-        schedule.reassign_unsent_scout(&mut slot);
+        schedule.undo_unsent_start(&mut slot);
         let requeued = match handle {
             Some(handle) => schedule.requeue(&slot, job, now, now).map(|()| handle),
             None => Err(job),

@@ -99,9 +99,22 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Makes the next request of the route the scout if the request of `slot` is the scout. Called
-    /// if the request of `slot` is not going to be sent.
-    pub(crate) fn reassign_unsent_scout(&mut self, slot: &mut Slot) {
+    /// Undoes the effects of a start whose request is not going to be sent: the start no longer
+    /// counts against any rate, and the next request of the route becomes the scout if the request
+    /// of `slot` is the scout. [`settle`](Self::settle) must be called after this.
+    pub(crate) fn undo_unsent_start(&mut self, slot: &mut Slot) {
+        let (batch, share) = (slot.batch_id.index, self.queues[slot.queue].share);
+        self.gate.return_start();
+        self.lanes[slot.lane].gate.return_start();
+        self.wake_next_queue_of_lot(ParkingLotId::Lane(slot.lane));
+        self.shares[share].gate.return_start();
+        self.wake_next_queue_of_lot(ParkingLotId::Share(share));
+        self.batches[batch].gate.return_start();
+        self.unpark_batch(batch);
+        if let Some(tenant) = self.batches[batch].tenant {
+            self.tenants[tenant].gate.return_start();
+            self.wake_next_batch_of_tenant(tenant);
+        }
         if std::mem::take(&mut slot.is_scout) {
             let route = self.queues[slot.queue].route;
             self.routes[route].scout_gate.make_next_request_scout();

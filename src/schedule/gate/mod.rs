@@ -127,6 +127,12 @@ impl Gate {
         self.rate_limiter.record_start(now, has_waiting_request);
     }
 
+    /// Returns one start to the configured rate. Called if the request of a recorded start is not
+    /// going to be sent.
+    pub(super) fn return_start(&mut self) {
+        self.rate_limiter.return_start();
+    }
+
     /// Lets later starts make up for the delay of a late timer. Called when a timer for the next
     /// start at the configured rate may have fired.
     pub(super) fn make_up_for_late_timer(&mut self, now: Time) {

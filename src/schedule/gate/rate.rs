@@ -129,6 +129,16 @@ impl RateLimiter {
         self.has_waiting_request = has_waiting_request;
     }
 
+    /// Returns one start to the rate. Called if the request of a recorded start is not going to be
+    /// sent.
+    pub(super) fn return_start(&mut self) {
+        if let Some(rate) = self.rate {
+            self.theoretical_arrival_time = self
+                .theoretical_arrival_time
+                .minus_nanos(rate.emission_interval_nanos);
+        }
+    }
+
     /// Forgets the delay of the next start, so that later starts do not make up for it. Called if a
     /// cause other than the rate or a missing slot, such as a pause, delays the start.
     pub(super) fn discard_delay_to_make_up_for(&mut self) {
@@ -291,6 +301,17 @@ mod tests {
             limiter.check_admission(at_ms(0)),
             Admission::RefusedUntil(at_ms(100))
         );
+    }
+
+    #[test]
+    fn returned_start_does_not_count_against_the_rate() {
+        let mut limiter = limiter(2);
+        start(&mut limiter, at_ms(0));
+        start(&mut limiter, at_ms(0));
+        limiter.return_start();
+        start(&mut limiter, at_ms(0));
+        let refused = Admission::RefusedUntil(at_ms(100));
+        assert_eq!(limiter.check_admission(at_ms(0)), refused);
     }
 
     #[test]

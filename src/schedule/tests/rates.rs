@@ -55,6 +55,39 @@ fn every_gate_enforces_its_rate() {
 }
 
 #[test]
+fn start_that_is_undone_does_not_count_against_the_rate_of_any_gate() {
+    for gate in 0..5 {
+        let limits = |this: usize| {
+            if this == gate {
+                rate(10, 1)
+            } else {
+                GateLimits::UNLIMITED
+            }
+        };
+        let mut sim = Simulation::new(limits(0));
+        sim.set_lane_limits("a", limits(2));
+        let tenant = sim.schedule.add_tenant(limits(4));
+        let batch_limits = BatchLimits {
+            overall_limits: limits(1),
+            per_lane_limits: limits(3),
+            deadline: None,
+        };
+        let batch = sim.add_tenant_batch(tenant, batch_limits);
+        let other = sim.add_tenant_batch(tenant, NO_LIMITS);
+        sim.push_many(batch, "a", 2);
+        sim.push_many(other, "a", usize::from(gate != 1 && gate != 3));
+        let (mut slot, _) = sim.start();
+        if gate != 1 && gate != 3 {
+            assert!(sim.start_all().0.is_empty(), "gate {gate}");
+        }
+        sim.schedule.undo_unsent_start(&mut slot);
+        sim.schedule.settle(slot);
+        let (started, _) = sim.start_all();
+        assert_eq!(started.len(), 1, "gate {gate}");
+    }
+}
+
+#[test]
 fn every_gate_enforces_its_concurrency() {
     for gate in 0..4 {
         let limits = |this: usize| {

@@ -51,7 +51,7 @@ fn scout_that_is_not_sent_is_replaced_by_the_next_request() {
     let (mut started, _) = sim.start_all();
     let (mut slot, job) = started.remove(0);
     let now = sim.now;
-    sim.schedule.reassign_unsent_scout(&mut slot);
+    sim.schedule.undo_unsent_start(&mut slot);
     sim.schedule.requeue(&slot, job, now, now).unwrap();
     assert!(sim.schedule.hold_lane_for_name_lookup("a"));
     sim.schedule.settle(slot);
@@ -70,7 +70,7 @@ fn scout_that_is_not_sent_is_replaced_by_a_request_of_another_batch() {
     let (mut slot, _) = sim.start();
     sim.push(other, "a");
     assert!(sim.start_all().0.is_empty(), "the scout is alone");
-    sim.schedule.reassign_unsent_scout(&mut slot);
+    sim.schedule.undo_unsent_start(&mut slot);
     sim.schedule.settle(slot);
     let (slot, _) = sim.start();
     assert!(slot.is_scout() && slot.batch_id() == other);
