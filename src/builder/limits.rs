@@ -77,7 +77,8 @@ impl FetcherBuilder {
     /// These headers are read: `RateLimit` and `RateLimit-Policy`
     /// (draft-ietf-httpapi-ratelimit-headers), `RateLimit-Remaining` and `RateLimit-Reset` of its
     /// older drafts, and the common `X-RateLimit-Remaining` and `X-RateLimit-Reset`, with the reset
-    /// as a number of seconds or a point in time. Malformed values are ignored.
+    /// as a number of seconds, a duration such as `1m30s`, or a point in time. Malformed values are
+    /// ignored.
     ///
     /// If the remaining quota covers all queued requests to the host, no request is delayed.
     /// Otherwise the remaining requests are spread over the time until the reset, and with no quota
@@ -87,6 +88,35 @@ impl FetcherBuilder {
     ///
     /// The quota applies to the whole host. If a server has separate quotas, separate its requests
     /// with [`limit_by`](Self::limit_by).
+    ///
+    /// # Quotas with a name
+    ///
+    /// Some servers announce a quota for each of several resources. Such a quota lowers the
+    /// [`Budget`](crate::Budget) of the [`Host`](crate::Host::budget) that has the same name, in
+    /// lower case:
+    ///
+    /// | headers | name of the budget | servers |
+    /// |---|---|---|
+    /// | `x-ratelimit-remaining-tokens`, `x-ratelimit-limit-tokens`, `x-ratelimit-reset-tokens` | `tokens`, or any other suffix | OpenAI, Azure OpenAI, Groq, Cerebras |
+    /// | `anthropic-ratelimit-input-tokens-remaining`, `-limit`, `-reset` | `input-tokens`, or any other name | Anthropic |
+    /// | `x-ratelimit-resource: search` beside `x-ratelimit-remaining` | `search`, or any other value | GitHub |
+    ///
+    /// An announcement may lower the level of a budget. It never raises the level, and the response
+    /// to an earlier request never replaces the announcement in the response to a later one. If the
+    /// host has no such budget, a quota of `requests` and a quota of GitHub apply to the whole host
+    /// as above, and any other quota is ignored.
+    ///
+    /// # Requests that were refused with 403
+    ///
+    /// GitHub may refuse a request with 403 because of a rate limit. A 403 with `Retry-After`, or
+    /// with `X-RateLimit-Remaining: 0` and a reset, is therefore
+    /// [retried](crate::Retry::max_throttled_attempts) as a 429 is, after that delay. GitHub's
+    /// secondary limits have neither: the delay is then 1 min after a 429, and after a 403 whose
+    /// body names a secondary rate limit. [`read_with`](crate::Batch::read_with) and
+    /// [`stream_body`](crate::Fetch::stream_body) decide without the body.
+    ///
+    /// `false` turns all of this off. `Retry-After`, `retry-after-ms` and `x-should-retry`, which
+    /// [`Retry`](crate::Retry) describes, are obeyed in any case.
     pub fn respect_rate_limit_headers(mut self, enabled: bool) -> Self {
         self.respect_rate_limit_headers = enabled;
         self

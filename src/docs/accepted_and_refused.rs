@@ -112,7 +112,16 @@
 //! | another value of `x-should-retry` | ignored | as in openai-python |
 //! | a `Retry-After` above [`max_retry_after`](crate::Retry::max_retry_after) | not retried | a limit of this crate |
 //! | a rate-limit reset in seconds, or as a Unix timestamp in s, ms, µs or ns | the magnitude determines the unit | no standard; the forms in use |
+//! | a rate-limit reset as a Go duration (`12ms`, `6m0s`, `1h2m`, `1.5s`, `500µs`) | accepted; a negative one is ignored | [Go, `time.ParseDuration`](https://pkg.go.dev/time#ParseDuration), which [OpenAI](https://platform.openai.com/docs/guides/rate-limits) and [Groq](https://console.groq.com/docs/rate-limits) use |
+//! | a rate-limit reset as an RFC 3339 time, with any offset and fraction | accepted | RFC 3339 §5.6, which [Anthropic](https://docs.anthropic.com/en/api/rate-limits) uses |
 //! | a reset beyond these units, or malformed | ignored | no standard |
+//! | `x-ratelimit-{limit,remaining,reset}-<name>`, also spelled `x-rate-limit-…` | lowers the budget `<name>` of the host; without one, `requests` limits the host and others are ignored | [OpenAI](https://platform.openai.com/docs/guides/rate-limits), Azure OpenAI |
+//! | `anthropic-ratelimit-<name>-{limit,remaining,reset}` | the same | [Anthropic](https://docs.anthropic.com/en/api/rate-limits) |
+//! | a limit or remaining number of `-1`, or another malformed number | ignored | Azure OpenAI |
+//! | more than 32 named limits in a response | the others are ignored | a limit of this crate |
+//! | `x-ratelimit-resource: <name>` | lowers the budget `<name>` of the host; without one, the limit applies to the host | [GitHub](https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api) |
+//! | a 403 with `Retry-After`, or with `x-ratelimit-remaining: 0` and a reset | retried after that delay, as a 429 is | GitHub, the same page |
+//! | a 429 with `x-github-request-id`, or a 403 with it and a body that names a secondary rate limit, without a delay in a header | retried after 1 min | GitHub, the same page |
 //! | `RateLimit` and `RateLimit-Policy` | several limits: the strictest counts | [draft-ietf-httpapi-ratelimit-headers](https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/) |
 //!
 //! # Downloads

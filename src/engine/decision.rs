@@ -33,6 +33,11 @@ impl Job {
             request: self.hop_request(),
             retry_policy: &self.options.retry,
             follows_redirects: self.follows_redirects(),
+            respect_rate_limit_headers: self
+                .options
+                .request_settings
+                .exchange_settings
+                .respect_rate_limit_headers,
             can_renew_token: self.can_reauthorize(),
             has_handler_started: self.body_sink.has_handler_started(),
             maybe_sent,

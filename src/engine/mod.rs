@@ -37,6 +37,7 @@
 //! Lock order: first a batch's [`BatchControl`] or [`Throughput`], then [`State`], then a token
 //! cell or a result slot.
 
+mod announced_limits;
 mod assign_lane;
 mod batch_state;
 mod cancel_flag;

@@ -14,6 +14,7 @@ use tokio::runtime::Id;
 use tokio::time::sleep_until;
 
 use super::Engine;
+use super::announced_limits::apply_announced_limits;
 use super::decision::{AttemptSoFar, HeadDecider, HeadDecisions};
 use super::guarded_exchange::{ExchangeTimer, GuardedExchange, catch_panic};
 use super::hop_stats::HopStats;
@@ -21,7 +22,7 @@ use super::job::Job;
 use super::shared_worker_state::SharedWorkerState;
 use super::timeouts::ExchangeTimeouts;
 use crate::error::{Error, ErrorKind};
-use crate::exchange::{AnnouncedRateLimit, ExchangeInput};
+use crate::exchange::{AnnouncedLimits, ExchangeInput};
 use crate::hop_clock::{HopClock, Phase};
 use crate::response::Response;
 use crate::retry::NextStep;
@@ -123,7 +124,7 @@ impl Worker {
         job.add_bearer_token();
         let mut body_sink = std::mem::take(&mut job.body_sink);
         let mut body_reservation = job.body_reservation.take();
-        let mut announced_rate_limit = None;
+        let mut announced_limits = AnnouncedLimits::default();
         clock.reset_for_new_hop(engine.to_instant(self.hop_started_at));
         let mut head_decisions = HeadDecisions::default();
         let result = {
@@ -152,7 +153,7 @@ impl Worker {
                     sticky_connection: &mut self.sticky_connection,
                     body_sink: &mut body_sink,
                     body_reservation: body_reservation.as_mut(),
-                    announced_rate_limit: &mut announced_rate_limit,
+                    announced_limits: &mut announced_limits,
                 },
             );
             let mut exchange = pin!(Some(exchange));
@@ -182,7 +183,7 @@ impl Worker {
         job.body_reservation = body_reservation;
         Some(ExchangeOutcome {
             result,
-            announced_rate_limit,
+            announced_limits,
             head_decisions,
         })
     }
@@ -202,7 +203,7 @@ impl Worker {
         let stats = HopStats::measure_hop(&self.hop_clock, job.queued_at, self.hop_started_at, now);
         let ExchangeOutcome {
             result,
-            announced_rate_limit,
+            announced_limits,
             head_decisions,
         } = outcome;
         let observation = RouteObservation::observation_from_outcome(
@@ -218,16 +219,7 @@ impl Worker {
         job.release_body_reservation_unless_result(decision);
         let (next, effects) = self.engine.update_and_take_next_job(self.id, now, |tx| {
             let schedule = tx.schedule_mut();
-            if let Some(announced_rate_limit) = announced_rate_limit {
-                let reset_after = u64::try_from(announced_rate_limit.reset_after.as_nanos());
-                let reset_after = reset_after.unwrap_or(u64::MAX);
-                schedule.apply_rate_limit_announcement(
-                    &slot,
-                    announced_rate_limit.remaining_requests,
-                    reset_after,
-                    now,
-                );
-            }
+            apply_announced_limits(schedule, &slot, &announced_limits, now);
             if let Some(observation) = observation {
                 schedule.record_exchange_outcome(&slot, observation, now);
             }
@@ -248,8 +240,8 @@ impl Worker {
 /// The outcome of one exchange.
 struct ExchangeOutcome {
     result: Result<Response, Error>,
-    /// The rate limit that the server announced.
-    announced_rate_limit: Option<AnnouncedRateLimit>,
+    /// The rate limits that the server announced.
+    announced_limits: AnnouncedLimits,
     head_decisions: HeadDecisions,
 }
 

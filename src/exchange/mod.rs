@@ -26,7 +26,7 @@ use http::response::Parts;
 use url::Url;
 
 pub(crate) use cookies::CookieJar;
-pub(crate) use rate_limit_headers::AnnouncedRateLimit;
+pub(crate) use rate_limit_headers::{AnnouncedLimits, delay_of_rate_limited_request};
 pub(crate) use request_headers::DefaultHeaders;
 pub(crate) use service::TransportService;
 pub(crate) use transport::Transport;
@@ -92,8 +92,8 @@ pub(crate) struct ExchangeInput<'a, P> {
     /// The reservation of the request's body in the body budget of the batch. `None` if the batch
     /// has no body budget.
     pub(crate) body_reservation: Option<&'a mut BodyReservation>,
-    /// Receives the rate limit that the response head announces.
-    pub(crate) announced_rate_limit: &'a mut Option<AnnouncedRateLimit>,
+    /// Receives the rate limits that the response head announces.
+    pub(crate) announced_limits: &'a mut AnnouncedLimits,
 }
 
 impl ExchangeSettings {
@@ -130,7 +130,7 @@ impl ExchangeSettings {
             sticky_connection,
             body_sink,
             body_reservation,
-            announced_rate_limit,
+            announced_limits,
         } = exchange;
         let url: &Arc<Url> = request.url_if_sendable()?;
         let range_request = match body_sink {
@@ -151,7 +151,7 @@ impl ExchangeSettings {
             .send_request(&outgoing_request, hop_clock, sticky_connection)
             .await?;
         if self.respect_rate_limit_headers {
-            *announced_rate_limit = AnnouncedRateLimit::parse_announced_rate_limit(&head.headers);
+            *announced_limits = AnnouncedLimits::parse_announced_limits(&head.headers);
         }
         self.default_headers
             .cookie_jar

@@ -118,10 +118,12 @@ impl Retry {
 
     /// Sets how many throttled attempts of a request do not count as retries. Default: 10 attempts.
     ///
-    /// An attempt is throttled if the response is a 429 (RFC 6585 §4), or a 503 with `Retry-After`
-    /// (RFC 9110 §10.2.3): the server did not process the request and accepts it later. The next
-    /// attempt does not count against [`max_retries`](Self::max_retries) and withdraws nothing from
-    /// the [`RetryBudget`](crate::RetryBudget). Without `Retry-After` the delay grows with each
+    /// An attempt is throttled if the response is a 429 (RFC 6585 §4), a 503 with `Retry-After`
+    /// (RFC 9110 §10.2.3), or a [403 because of a rate
+    /// limit](crate::FetcherBuilder::respect_rate_limit_headers): the server did not process the
+    /// request and accepts it later. The next attempt does not count against
+    /// [`max_retries`](Self::max_retries) and withdraws nothing from the
+    /// [`RetryBudget`](crate::RetryBudget). Without `Retry-After` the delay grows with each
     /// throttled attempt. Throttled attempts beyond this number count as retries.
     ///
     /// A server that requests several minutes each time can delay a request for most of an hour. To
@@ -139,10 +141,12 @@ impl Retry {
     /// [idempotent](crate::Request::is_idempotent), is retried after a status that says that the
     /// server did not process it. Default: `true`.
     ///
-    /// These statuses are 429 (RFC 6585 §4), 503 with `Retry-After` (RFC 9110 §15.6.4), and 425
-    /// (RFC 8470 §5.2). Turn the setting off for a server that processes a request and then
-    /// responds with such a status, for example if a gateway counts requests after they were
-    /// forwarded.
+    /// These statuses are 429 (RFC 6585 §4), 503 with `Retry-After` (RFC 9110 §15.6.4), 425
+    /// (RFC 8470 §5.2), and [403 because of a rate
+    /// limit](crate::FetcherBuilder::respect_rate_limit_headers). The setting has no effect on a
+    /// response with `x-should-retry`. Turn the setting off for a server that processes a request
+    /// and then responds with such a status, for example if a gateway counts requests after they
+    /// were forwarded.
     ///
     /// A request whose body is a stream is not retried, because the body cannot be sent again.
     ///

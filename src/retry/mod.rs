@@ -51,7 +51,7 @@ pub(crate) enum NextStep {
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct HopDecision {
     pub(crate) next_step: NextStep,
-    /// The time during which no request to the host starts, from `retry-after-ms` or `Retry-After`.
+    /// The time during which no request to the host starts, from a header such as `Retry-After`.
     pub(crate) host_pause: Option<Duration>,
     /// Whether a retry counts towards the retry limit and is withdrawn from the retry budget.
     pub(crate) is_charged_retry: bool,
@@ -118,6 +118,8 @@ pub(crate) struct HopContext<'a> {
     pub(crate) request: &'a Request,
     pub(crate) retry_policy: &'a Retry,
     pub(crate) follows_redirects: bool,
+    /// Whether a 403 may be a sign of a rate limit.
+    pub(crate) respect_rate_limit_headers: bool,
     /// Whether the hop carried a bearer token that may be renewed.
     pub(crate) can_renew_token: bool,
     /// Whether the user's handler has started to read the response. A started handler cannot read
@@ -184,7 +186,7 @@ impl HopContext<'_> {
             return Ok(HopDecision::uncharged_decision(next_step));
         }
         let retry = self.retry_policy;
-        let signals = RetrySignals::from_outcome(outcome);
+        let signals = RetrySignals::from_outcome(outcome, self.respect_rate_limit_headers);
         let host_pause = signals
             .retry_after
             .filter(|pause| *pause <= retry.max_retry_after);

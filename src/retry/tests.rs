@@ -73,6 +73,7 @@ fn context<'a>(request: &'a Request, retry: &'a Retry) -> HopContext<'a> {
         request,
         retry_policy: retry,
         follows_redirects: true,
+        respect_rate_limit_headers: true,
         can_renew_token: false,
         has_handler_started: false,
         maybe_sent: true,
@@ -375,6 +376,52 @@ fn retry_after_ms_delays_next_attempt_within_the_same_maximum() {
             "invalid",
             after(500, "soon"),
             paused(secs(9), charged(secs(9))),
+        ),
+    ] {
+        let decision = context.decide_next_step(&outcome, RANDOM).unwrap();
+        assert_eq!(decision, expected, "{row}");
+    }
+}
+
+/// GitHub Docs, "Rate limits for the REST API", section "Exceeding the rate limit".
+#[test]
+fn forbidden_request_is_retried_only_after_a_rate_limit() {
+    let (post, retry) = (post(), retry());
+    let respectful = context(&post, &retry);
+    let off = HopContext {
+        respect_rate_limit_headers: false,
+        ..respectful
+    };
+    let remaining = |count: &str, reset: &str| {
+        response_with(
+            403,
+            &[
+                ("x-ratelimit-remaining", count),
+                ("x-ratelimit-reset", reset),
+            ],
+        )
+    };
+    let retry_after = |seconds: &str| response_with(403, &[("retry-after", seconds)]);
+    let throttled = |seconds| paused(secs(seconds), uncharged(secs(seconds)));
+    for (row, context, outcome, expected) in [
+        ("used up", respectful, remaining("0", "30"), throttled(30)),
+        ("requests left", respectful, remaining("1", "30"), DONE),
+        ("above the maximum", respectful, remaining("0", "61"), DONE),
+        ("Retry-After", respectful, retry_after("30"), throttled(30)),
+        ("no hint", respectful, response(403), DONE),
+        (
+            "429 of GitHub",
+            respectful,
+            response_with(429, &[("x-github-request-id", "A1B2")]),
+            throttled(60),
+        ),
+        ("off, used up", off, remaining("0", "30"), DONE),
+        ("off, Retry-After", off, retry_after("30"), DONE),
+        (
+            "off, 429 of GitHub",
+            off,
+            response_with(429, &[("x-github-request-id", "A1B2")]),
+            uncharged(THROTTLED_BASE_DELAY),
         ),
     ] {
         let decision = context.decide_next_step(&outcome, RANDOM).unwrap();

@@ -65,6 +65,9 @@ pub const TARGETS: &[Target] = &[
         seeds: &[
             b"200\nlink: </2>; rel=\"next\", <b>; rel=last; title=\"x, y\"\ncontent-type: text/html; charset=gbk\n",
             b"429\nretry-after: 30\nx-ratelimit-limit: 5\nx-ratelimit-remaining: 0\nx-ratelimit-reset: 1700000000\n",
+            b"429\nx-ratelimit-limit-tokens: 150000\nx-ratelimit-remaining-tokens: 0\nx-ratelimit-reset-tokens: 6m0.5s\nx-ratelimit-remaining-requests: 5\nx-ratelimit-reset-requests: 12ms\nretry-after-ms: 40.5\n",
+            b"529\nanthropic-ratelimit-requests-remaining: 0\nanthropic-ratelimit-requests-reset: 2025-08-21T14:41:30.5+02:00\nx-should-retry: true\n",
+            b"403\nx-github-request-id: A1\nx-ratelimit-limit: 30\nx-ratelimit-remaining: 0\nx-ratelimit-reset: 1655120964\nx-ratelimit-resource: search\n",
             b"503\nretry-after: Fri, 31 Dec 1999 23:59:59 GMT\ndate: Fri, 31 Dec 1999 23:59:58 GMT\n",
             b"200\nratelimit: \"default\";r=0;t=10\nratelimit-policy: \"default\";q=100;w=60\n",
             b"200\nset-cookie: a=b; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Path=/; Secure; Domain=app.test\n",

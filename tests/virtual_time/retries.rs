@@ -395,3 +395,45 @@ async fn retry_starts_before_new_requests() {
         .collect();
     assert_eq!(order, ["/0", "/0", "/1", "/2", "/3", "/4"]);
 }
+
+/// GitHub Docs, "Rate limits for the REST API", section "Exceeding the rate limit".
+#[tokio::test(start_paused = true)]
+async fn forbidden_request_is_sent_again_after_the_reset() {
+    let refused = MockResponse::status(403)
+        .header("date", "Sun, 09 Sep 2001 01:46:40 GMT")
+        .header("x-ratelimit-remaining", "0")
+        .header("x-ratelimit-reset", "1000000030");
+    let mock = Mock::new().on(URL, refused).then(200);
+    let started = Instant::now();
+    let response = fetcher(&mock).fetch(Request::post(URL)).await.unwrap();
+    assert_eq!(
+        (response.status(), started.elapsed()),
+        (StatusCode::OK, secs(30))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn secondary_limit_of_github_delays_next_attempt_for_a_minute() {
+    let refused = |body: &'static str| {
+        MockResponse::status(403)
+            .header("x-github-request-id", "A1B2:3C4D")
+            .body(body)
+    };
+    let limited = refused("You have exceeded a secondary rate limit.");
+    let mock = Mock::new().on(URL, limited.clone()).then(200);
+    let started = Instant::now();
+    let response = fetcher(&mock).fetch(URL).await.unwrap();
+    assert_eq!(
+        (response.status(), started.elapsed()),
+        (StatusCode::OK, secs(60))
+    );
+
+    assert_eq!(
+        attempts_of(Request::get(URL), refused("Must have admin rights.")).await,
+        1
+    );
+    let mock = Mock::new().on(URL, limited).then(200);
+    let off = builder(&mock).respect_rate_limit_headers(false);
+    let response = off.build().unwrap().fetch(URL).await.unwrap();
+    assert_eq!(response.status(), StatusCode::FORBIDDEN);
+}
