@@ -11,9 +11,9 @@ use fastrand::Rng;
 
 use super::super::budget::Ticket;
 use super::super::{
-    BatchId, BatchLimits, BudgetConfig, BudgetKind, BudgetRate, BudgetScope, Charge, CostOutcome,
-    GateLimits, LaneLimits, RouteKey, Schedulable, Schedule, Slot, StartDecision, TenantId, Time,
-    UnaffordableReason,
+    BatchId, BatchLimits, BudgetAnnouncement, BudgetConfig, BudgetKind, BudgetRate, BudgetScope,
+    Charge, CostOutcome, GateLimits, LaneLimits, RouteKey, Schedulable, Schedule, Slot,
+    StartDecision, TenantId, Time, UnaffordableReason,
 };
 use super::simulation::{MS, NO_LIMITS, concurrency};
 
@@ -66,6 +66,12 @@ struct ModelBudget {
     /// The sum of all charges minus all refunds, minus the refill up to now, and its minimum.
     lead: i128,
     lowest_lead: i128,
+    /// The sum of all charges.
+    charged_total: u64,
+    /// The start number of the request whose response has announced a level last.
+    announcement_start_seq: u64,
+    /// The rest of the server's window, and its end.
+    server_window: Option<(u64, Time)>,
 }
 
 impl ModelBudget {
@@ -85,6 +91,9 @@ impl ModelBudget {
             outstanding: 0,
             lead: 0,
             lowest_lead: 0,
+            charged_total: 0,
+            announcement_start_seq: 0,
+            server_window: None,
         };
         budget.level = budget.capacity();
         budget
@@ -118,6 +127,7 @@ impl ModelBudget {
         self.lead -= refill;
         self.lowest_lead = self.lowest_lead.min(self.lead);
         self.updated_at = now;
+        self.server_window = self.server_window.filter(|&(_, end)| now < end);
     }
 
     /// Takes the cost of a start. In every window, the starts take at most the capacity and the
@@ -127,6 +137,11 @@ impl ModelBudget {
         self.outstanding += cost;
         self.level -= scaled;
         self.lead += scaled;
+        self.charged_total += cost;
+        if let Some((remaining, _)) = &mut self.server_window {
+            let left = remaining.checked_sub(cost);
+            *remaining = left.ok_or(format!("{} exceeds the window", self.config.name))?;
+        }
         if cost > 0 && (self.level < 0 || self.lead - self.lowest_lead > self.capacity()) {
             let (name, level) = (&self.config.name, self.level);
             return Err(format!("{name} is exceeded: {level}"));
@@ -137,6 +152,11 @@ impl ModelBudget {
     fn settle(&mut self, estimate: u64, cost: u64) {
         let refund = (i128::from(estimate) - i128::from(cost)) * self.period();
         self.outstanding -= estimate;
+        let extra = cost.saturating_sub(estimate);
+        self.charged_total += extra;
+        if let Some((remaining, _)) = &mut self.server_window {
+            *remaining = remaining.saturating_sub(extra);
+        }
         self.level = self.capacity().min(self.level + refund);
         self.lead -= refund;
         self.lowest_lead = self.lowest_lead.min(self.lead);
@@ -152,11 +172,32 @@ impl ModelBudget {
     /// The instant from which the level covers a cost. `None` if it never does by itself.
     fn earliest(&self, cost: u64, now: Time) -> Option<Time> {
         let missing = i128::from(cost) * self.period() - self.level;
-        if cost == 0 || missing <= 0 {
+        if cost == 0 {
             return Some(now);
         }
+        let window_end = self
+            .server_window
+            .filter(|&(remaining, _)| cost > remaining)
+            .map(|(_, end)| end);
         let rate = self.units_per_period();
-        (rate > 0).then(|| now.plus_nanos(((missing + rate - 1) / rate) as u64))
+        let refilled_at = if missing <= 0 {
+            Some(now)
+        } else {
+            (rate > 0).then(|| now.plus_nanos(((missing + rate - 1) / rate) as u64))
+        };
+        refilled_at.max(window_end)
+    }
+
+    /// Lowers the level to an announced one.
+    fn announce(&mut self, start_seq: u64, remaining: u64, window: Option<Time>) {
+        if start_seq >= self.announcement_start_seq {
+            self.announcement_start_seq = start_seq;
+            let announced = i128::from(remaining) * self.period();
+            let lowered = (self.level - announced).max(0);
+            self.level -= lowered;
+            self.lead += lowered;
+            self.server_window = window.map(|end| (remaining, end));
+        }
     }
 }
 
@@ -179,8 +220,9 @@ struct InFlight {
     slot: Slot,
     job: WalkJob,
     lane: usize,
-    /// Whether the costs of the start are settled by the model.
     costs: [u64; 3],
+    /// [`ModelBudget::charged_total`] of the budgets of the lane, after the start.
+    charged_totals: [u64; 3],
 }
 
 struct Walk {
@@ -194,7 +236,8 @@ struct Walk {
     batches: Vec<(BatchId, usize, bool)>,
     waiting: BTreeMap<usize, Waiting>,
     in_flight: Vec<InFlight>,
-    carried: BTreeMap<usize, [u64; 3]>,
+    /// The costs of carried charges, and the totals of [`InFlight::charged_totals`].
+    carried: BTreeMap<usize, ([u64; 3], [u64; 3])>,
     next_id: usize,
     wake_up: Option<Time>,
     done: usize,
@@ -296,6 +339,7 @@ impl Walk {
             25 if self.random.bool() => self.add_batch(),
             25 => self.toggle_hold(),
             26 if self.random.u8(..4) == 0 => self.remove_batch()?,
+            26 => self.announce()?,
             27 if self.random.u8(..4) == 0 => self.close_lane()?,
             28..=29 => self.advance(self.wake_up.unwrap_or(self.now)),
             30 => {
@@ -433,8 +477,22 @@ impl Walk {
                 }
             }
         }
-        self.carried.remove(&id);
+        let mut charged_totals = [0; 3];
+        for budget in self.budgets.iter_mut() {
+            if budget.lane != Some(started.lane) {
+                continue;
+            }
+            if slot.start_seq == 1 {
+                // The lane was evicted, after its budgets were full.
+                budget.announcement_start_seq = 0;
+            }
+            charged_totals[name_index(&budget.config.name)] = budget.charged_total;
+        }
+        if let Some((_, totals)) = self.carried.remove(&id) {
+            charged_totals = totals;
+        }
         self.in_flight.push(InFlight {
+            charged_totals,
             slot,
             lane: started.lane,
             costs: started.costs,
@@ -593,6 +651,52 @@ impl Walk {
         Ok(())
     }
 
+    /// Lets a request in flight receive the announcement of its host.
+    fn announce(&mut self) -> Result<(), String> {
+        let count = self.in_flight.len();
+        if count == 0 {
+            return Ok(());
+        }
+        let request = &self.in_flight[self.random.usize(..count)];
+        let name = self.random.usize(..NAMES.len());
+        let remaining = self.random.u64(..40);
+        let reset_after_nanos = self.random.bool().then(|| self.random.u64(..80 * MS));
+        let announcement = BudgetAnnouncement {
+            budget_name: NAMES[name],
+            limit: None,
+            remaining,
+            reset_after_nanos,
+        };
+        let (schedule, now) = (&mut self.schedule, self.now);
+        let is_applied = schedule.apply_budget_announcement(&request.slot, &announcement, now);
+        let is_named = |budget: &&mut ModelBudget| {
+            budget.lane == Some(request.lane) && *budget.config.name == *NAMES[name]
+        };
+        let budget = self.budgets.iter_mut().find(is_named);
+        let Some((budget, rate)) = budget.and_then(|budget| match budget.config.kind {
+            BudgetKind::Rate(rate) => Some((budget, rate)),
+            BudgetKind::Total(_) => None,
+        }) else {
+            return (!is_applied)
+                .then_some(())
+                .ok_or("a total was announced".into());
+        };
+        let charged_since = budget.charged_total - request.charged_totals[name];
+        let (units, period) = (rate.units.get(), rate.period_nanos.get());
+        let refill_time = units.saturating_sub(remaining) * period / units;
+        let is_window = |&reset_after: &u64| reset_after < refill_time / 4 * 3;
+        let window = reset_after_nanos.filter(is_window);
+        budget.announce(
+            request.slot.start_seq,
+            remaining.saturating_sub(charged_since),
+            window.map(|reset_after| now.plus_nanos(reset_after)),
+        );
+        budget.advance(now);
+        is_applied
+            .then_some(())
+            .ok_or("nothing was announced".into())
+    }
+
     fn requeue(&mut self) -> Result<(), String> {
         let Some(ended) = self.take_in_flight() else {
             return Ok(());
@@ -618,7 +722,7 @@ impl Walk {
         let (batch, id) = (ended.slot.batch_id(), ended.job.id);
         let (abandoned, costs) = (Rc::clone(&ended.job.abandoned), ended.job.costs);
         if has_carried_charge {
-            self.carried.insert(id, ended.costs);
+            self.carried.insert(id, (ended.costs, ended.charged_totals));
         }
         let result = self
             .schedule
@@ -650,7 +754,8 @@ impl Walk {
     /// Records the end of a job that did not start again.
     fn record_end(&mut self, job: WalkJob, batch: BatchId, lane: usize) -> Result<(), String> {
         if let Some(charge) = job.carried_charge {
-            let costs = self.carried.remove(&job.id).ok_or("nothing was carried")?;
+            let carried = self.carried.remove(&job.id);
+            let (costs, _) = carried.ok_or("nothing was carried")?;
             self.schedule
                 .settle_charge(charge, CostOutcome::Unknown, self.now);
             self.settle_in_model(batch, lane, costs, costs);
@@ -791,7 +896,10 @@ impl Walk {
                 has_scope && budget.config.name == level.name
             };
             let budget = self.budgets.iter().find(is_same).ok_or("unknown budget")?;
-            let expected = budget.level.div_euclid(budget.period());
+            let mut expected = budget.level.div_euclid(budget.period());
+            if let Some((remaining, _)) = budget.server_window {
+                expected = expected.min(remaining.into());
+            }
             if expected != i128::from(level.level) {
                 return Err(format!("{level:?}, expected {expected}"));
             }
@@ -851,8 +959,11 @@ fn order_of_requeue(has_carried_charge: bool, number: usize) -> (u8, i64) {
 }
 
 fn cost_on(costs: &[u64; 3], budget: &ModelBudget) -> u64 {
-    let index = NAMES.iter().position(|&name| *name == *budget.config.name);
-    index.map_or(0, |index| costs[index])
+    costs[name_index(&budget.config.name)]
+}
+
+fn name_index(name: &str) -> usize {
+    NAMES.iter().position(|other| *other == name).unwrap()
 }
 
 #[test]
