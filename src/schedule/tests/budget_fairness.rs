@@ -89,6 +89,27 @@ fn request_that_waits_for_its_batch_leaves_other_batches_the_rest_of_the_lane() 
 }
 
 #[test]
+fn large_request_is_not_overtaken_while_an_older_one_reserves_the_budget() {
+    let mut sim = BudgetSimulation::new(&[per_second("tokens", 100, 100)]);
+    let batches = [0, 1, 2].map(|_| sim.schedule.add_batch(NO_LIMITS));
+    sim.schedule
+        .add_batch_budgets(batches[0], &[per_second("requests", 1, 1)]);
+    let first = sim.push(batches[0], "a", &[("tokens", 40)]);
+    let oldest = sim.push(batches[0], "a", &[("tokens", 40)]);
+    let _slot = sim.start(first);
+    sim.wait_until_ms(1_000);
+    sim.now = at_ms(0);
+    let large = sim.push(batches[1], "a", &[("tokens", 60)]);
+    sim.wait_until_ms(400);
+    sim.now = at_ms(0);
+    // 60 units are left, and 40 of them are reserved.
+    let small = sim.push(batches[2], "a", &[("tokens", 10)]);
+    let _slot = sim.start_at_ms(large, 400);
+    let _slot = sim.start_at_ms(small, 500);
+    let _slot = sim.start_at_ms(oldest, 1_000);
+}
+
+#[test]
 fn held_batch_delays_no_other_batch() {
     let mut sim = BudgetSimulation::new(&[per_second("tokens", 100, 100)]);
     let (held, other) = (
@@ -109,6 +130,23 @@ fn held_batch_delays_no_other_batch() {
     // The large request has kept its turn.
     let _slot = sim.start_at_ms(large, 1_000);
     let _slot = sim.start_at_ms(next, 1_100);
+}
+
+#[test]
+fn request_whose_lane_is_held_reserves_no_shared_budget() {
+    let mut sim = BudgetSimulation::new(&[]);
+    sim.schedule
+        .add_overall_budgets(&[per_second("tokens", 100, 100)]);
+    let batch = sim.schedule.add_batch(NO_LIMITS);
+    let first = sim.push(batch, "b", &[("tokens", 60)]);
+    let _slot = sim.start(first);
+    let large = sim.push(batch, "a", &[("tokens", 100)]);
+    let small = sim.push(batch, "b", &[("tokens", 50)]);
+    sim.wait_until_ms(600);
+    assert!(sim.schedule.hold_lane("a"));
+    let _slot = sim.start(small);
+    sim.schedule.release_lane("a");
+    let _slot = sim.start_at_ms(large, 1_100);
 }
 
 /// How the first request in the line of a budget leaves without a start.

@@ -1,8 +1,10 @@
 //! Budgets: the instants at which costs are granted, settlements, and the jobs that never start.
 
+use std::num::NonZeroU32;
+
 use super::super::{
-    BatchLimits, BlockReason, BudgetAnnouncement, BudgetScope, CostOutcome, GateLimits, Time,
-    UnaffordableReason,
+    BatchLimits, BlockReason, BreakerConfig, BudgetAnnouncement, BudgetScope, CostOutcome,
+    GateLimits, RouteHealth, RouteObservation, StartDecision, Time, UnaffordableReason,
 };
 use super::budget_simulation::{BudgetSimulation, Costs, actual, per_second, total};
 use super::simulation::{MS, NO_LIMITS, SECOND, at_ms, concurrency};
@@ -375,6 +377,33 @@ fn request_that_would_miss_its_deadline_is_rejected_at_once() {
     let (slot, _) = sim.start(third);
     sim.settle(slot, CostOutcome::Unknown);
     assert!(sim.next_rejected().contains(&fourth), "no event can help");
+}
+
+#[test]
+fn request_that_waits_for_a_budget_ends_when_its_host_is_unreachable() {
+    let mut sim = BudgetSimulation::new(&[per_second("tokens", 10, 10)]);
+    sim.lane_limits.breaker = BreakerConfig {
+        failure_threshold: NonZeroU32::new(1),
+        cooldown_nanos: SECOND,
+        max_wait_nanos: 0,
+    };
+    let batch = sim.schedule.add_batch(NO_LIMITS);
+    let first = sim.push(batch, "a", &[("tokens", 10)]);
+    let second = sim.push(batch, "a", &[("tokens", 10)]);
+    let (slot, _) = sim.start(first);
+    sim.wait_until_ms(1_000);
+    sim.now = at_ms(10);
+    let observation = RouteObservation {
+        health: RouteHealth::Unreachable,
+        response_head_latency_nanos: None,
+    };
+    sim.schedule
+        .record_exchange_outcome(&slot, observation, sim.now);
+    sim.settle(slot, CostOutcome::Unknown);
+    assert!(!matches!(sim.next(), StartDecision::Start(..)));
+    let unreachable = sim.schedule.take_unreachable_jobs();
+    let ids: Vec<usize> = unreachable.iter().map(|job| job.id).collect();
+    assert_eq!(ids, [second]);
 }
 
 #[test]
