@@ -151,12 +151,15 @@ impl fmt::Display for Outcome {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     outcome: Outcome,
-    timings: Timings,
+    attempt_timings: Timings,
 }
 
 impl Attempt {
     pub(crate) fn new(outcome: Outcome, timings: Timings) -> Self {
-        Self { outcome, timings }
+        Self {
+            outcome,
+            attempt_timings: timings,
+        }
     }
 
     /// The status of the response that this attempt received, or the kind of its error.
@@ -167,12 +170,12 @@ impl Attempt {
     /// The time this attempt was queued: waiting for a concurrency slot, a rate limit, a backoff or
     /// a paused host.
     pub fn queued(&self) -> Duration {
-        self.timings.queued()
+        self.attempt_timings.queued()
     }
 
     /// The time this attempt spent queued and in each phase on the wire.
     pub fn timings(&self) -> Timings {
-        self.timings
+        self.attempt_timings
     }
 }
 

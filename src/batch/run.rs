@@ -209,7 +209,7 @@ impl<'a, T> BatchRun<'a, T> {
             let pulled_before = self.pulled_input_count;
             self.look_ahead_window.grow_if_full();
             self.fill_window(cx);
-            // At the end of the inputs, the caller checks whether the batch is complete.
+            // Without more inputs, the batch may be complete, which the caller checks.
             if self.pulled_input_count > pulled_before || !self.has_more_inputs() {
                 return Poll::Ready(());
             }

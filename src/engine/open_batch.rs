@@ -144,7 +144,7 @@ impl Drop for OpenBatch {
         let ((), effects) = {
             let mut control_state = self.control.lock();
             self.engine.update_deferring_effects(|tx| {
-                control_state.end_with_final_progress(
+                control_state.end_batch_and_keep_progress(
                     tx.state().batch_result_counts(self.batch_id),
                     tx.now(),
                 );

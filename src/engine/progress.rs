@@ -116,7 +116,7 @@ impl BatchControl {
 
 impl ControlState {
     /// Ends the batch, and keeps its final progress.
-    pub(super) fn end_with_final_progress(&mut self, counts: ResultCounts, now: Time) {
+    pub(super) fn end_batch_and_keep_progress(&mut self, counts: ResultCounts, now: Time) {
         if let Self::Open { throughput, .. } = self {
             *self = Self::Ended(final_progress(throughput, now, counts));
         }

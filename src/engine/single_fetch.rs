@@ -24,7 +24,7 @@ pub(crate) struct SingleFetch {
     tenant: Option<Arc<TenantHandle>>,
     body_handler: Option<Arc<dyn BodyHandler>>,
     /// Receives the response from the handler if the fetch hands the body out.
-    streamed_response: Option<Arc<ResultSlot<StreamingResponse>>>,
+    streaming_response_slot: Option<Arc<ResultSlot<StreamingResponse>>>,
     fetch_state: FetchState,
 }
 
@@ -51,7 +51,7 @@ impl SingleFetch {
             job_options: options,
             tenant,
             body_handler: None,
-            streamed_response: None,
+            streaming_response_slot: None,
             fetch_state: FetchState::NotSubmitted(Box::new(request)),
         }
     }
@@ -83,7 +83,7 @@ impl SingleFetch {
     pub(crate) fn enable_body_streaming(&mut self) {
         let response_slot = ResultSlot::new();
         self.set_body_handler(Arc::new(ResponseOutlet(Arc::clone(&response_slot))));
-        self.streamed_response = Some(response_slot);
+        self.streaming_response_slot = Some(response_slot);
     }
 
     /// Polls for the response with its body in memory.
@@ -108,7 +108,7 @@ impl SingleFetch {
             let response: Result<StreamingResponse, Error> = job.take_handler_output();
             return Poll::Ready(response.map(|response| response.with_fetch_consumer(None)));
         }
-        let Some(response_slot) = &self.streamed_response else {
+        let Some(response_slot) = &self.streaming_response_slot else {
             return Poll::Pending;
         };
         let response = ready!(response_slot.poll_result(cx));
@@ -117,7 +117,7 @@ impl SingleFetch {
             job_options: Arc::clone(&self.job_options),
             tenant: self.tenant.clone(),
             body_handler: self.body_handler.take(),
-            streamed_response: None,
+            streaming_response_slot: None,
             fetch_state: std::mem::replace(&mut self.fetch_state, FetchState::Done),
         };
         Poll::Ready(Ok(response.with_fetch_consumer(Some(Box::new(request)))))

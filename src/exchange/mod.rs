@@ -227,9 +227,9 @@ async fn run_handler_or_drain_body<P: ResponseHeadPolicy>(
     let starts_handler = response_head_policy.decide_whether_handler_starts(&outcome)?;
     let response = outcome?;
     if starts_handler {
-        let mut streamed_response = response.clone();
-        response_head_policy.add_history_to_response(&mut streamed_response);
-        sink.run_handler(streamed_response, body).await?;
+        let mut response_with_history = response.clone();
+        response_head_policy.add_history_to_response(&mut response_with_history);
+        sink.run_handler(response_with_history, body).await?;
     } else {
         drain_body(&mut body.into_encoded_reader()).await;
     }

@@ -12,10 +12,10 @@ use crate::error::{Error, ErrorKind};
 /// Each retry and each redirect is a start. The limit is enforced with GCRA (the generic cell rate
 /// algorithm of ITU-T I.371), a form of token bucket.
 ///
-/// Later starts make up for a request that had to wait for a concurrency slot although the rate
-/// permitted its start. They make up for at most two starts. A period thus sees at most these
-/// starts: the burst, the starts that the rate permits in the period, and two more. Above 1,000
-/// starts per second, the starts of two milliseconds replace the two.
+/// If the rate permits a start, but the request must wait for a concurrency slot, the next requests
+/// start earlier to make up for the delay, by at most two starts. A period thus sees at most the
+/// burst, the starts that the rate permits in the period, and two more. At more than 1,000 starts
+/// per second, the starts of 2 ms are made up for instead of two.
 ///
 /// `Rate` implements `FromStr` and `Display`, with texts such as `20/s`, `100/min`, `5000/h`,
 /// `30/5min` and `20/s burst 5`.

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind};
 /// The body that the user set on a [`MockResponse`](super::MockResponse).
 #[derive(Clone, Default)]
 pub(super) struct MockBodyScript {
-    pub(super) bytes: Bytes,
+    pub(super) body_bytes: Bytes,
     /// The delay between the response head and the first byte.
     pub(super) first_byte_delay: Duration,
     pub(super) body_end: MockBodyEnd,
@@ -35,7 +35,7 @@ pub(super) enum MockBodyEnd {
 impl<B: Into<Bytes>> From<B> for MockBodyScript {
     fn from(bytes: B) -> Self {
         Self {
-            bytes: bytes.into(),
+            body_bytes: bytes.into(),
             ..Self::default()
         }
     }
@@ -53,14 +53,14 @@ pub(super) struct MockBody {
 impl MockBody {
     pub(super) fn new(script: MockBodyScript, in_flight: InFlightGuard) -> Self {
         let MockBodyScript {
-            bytes,
+            body_bytes,
             first_byte_delay,
             body_end,
         } = script;
         Self {
             first_byte_timer: (first_byte_delay > Duration::ZERO)
                 .then(|| Box::pin(sleep(first_byte_delay))),
-            unread_body: Full::new(bytes),
+            unread_body: Full::new(body_bytes),
             body_end,
             _in_flight_guard: in_flight,
         }

@@ -153,7 +153,7 @@ impl MockResponse {
     /// Panics if this `MockResponse` is an error, a hang or a function.
     #[track_caller]
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
-        self.scripted_response_mut().body_mut().bytes = body.into();
+        self.scripted_response_mut().body_mut().body_bytes = body.into();
         self
     }
 

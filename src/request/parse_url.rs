@@ -103,7 +103,8 @@ impl CachedOrigin {
 pub(super) fn require_http_scheme(url: &Url, text: &str) -> Result<(), InvalidReason> {
     match url.scheme() {
         "http" | "https" => Ok(()),
-        // In "host:80" and "user:password@host", the part before the first colon is not a scheme.
+        // Without `://`, the scheme that `Url` finds may be a host name ("host:80") or a user name
+        // ("user:password@host"), so the error does not name it.
         scheme if text.contains("://") && url.has_host() => {
             Err(format!("the scheme {scheme:?} is not supported, only https and http").into())
         }

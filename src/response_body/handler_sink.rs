@@ -125,8 +125,8 @@ impl HandlerSink {
         let clock = body.record_streaming_start();
         let meter = body.body_meter();
         meter.record_body_start(0, body.decoded_length());
-        let is_body_ended = body.has_ended();
-        if is_body_ended {
+        let is_body_known_to_have_ended = body.is_known_to_have_ended();
+        if is_body_known_to_have_ended {
             meter.record_body_end(0);
         }
         let channel = CloseChannelOnDrop(Arc::default());
@@ -134,7 +134,7 @@ impl HandlerSink {
             head,
             body.decoded_length(),
             Arc::clone(&channel.0),
-            is_body_ended,
+            is_body_known_to_have_ended,
         ));
         let mut future: Option<HandlerFuture> = None;
         let output = poll_fn(|cx| {
@@ -164,7 +164,7 @@ impl HandlerSink {
                     Some(Ok(chunk)) => {
                         self.bytes_read += chunk.len() as u64;
                         meter.record_received_bytes(self.bytes_read);
-                        (Some(chunk), body.has_ended().then_some(Ok(())))
+                        (Some(chunk), body.is_known_to_have_ended().then_some(Ok(())))
                     }
                     Some(Err(error)) => (None, Some(Err(error))),
                     None => (None, Some(Ok(()))),

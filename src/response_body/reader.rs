@@ -153,8 +153,8 @@ impl<'a> DecodedBody<'a> {
 
     /// Whether no chunk follows. The end of some bodies is known only after another poll, in
     /// particular of bodies that are decoded or have no length.
-    pub(super) fn has_ended(&self) -> bool {
-        !self.was_encoded() && self.encoded_reader.transport_body.has_ended()
+    pub(super) fn is_known_to_have_ended(&self) -> bool {
+        !self.was_encoded() && self.encoded_reader.transport_body.is_known_to_have_ended()
     }
 
     pub(super) async fn next_chunk(&mut self) -> Option<Result<Bytes, Error>> {

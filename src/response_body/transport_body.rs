@@ -50,9 +50,9 @@ impl TransportBody {
     }
 
     /// Whether the body is known to have ended.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(super) fn is_known_to_have_ended(&self) -> bool {
         match self {
-            TransportBody::Wire(body) => body.has_ended(),
+            TransportBody::Wire(body) => body.is_known_to_have_ended(),
             TransportBody::Service(body) => body.body.is_end_stream(),
         }
     }

@@ -8,7 +8,7 @@ impl<J: Schedulable> Schedule<J> {
     pub(crate) fn hold_batch(&mut self, batch: BatchId) {
         if self
             .find_live_batch(batch)
-            .is_some_and(|batch| !batch.gate.is_held())
+            .is_some_and(|batch| !batch.gate.has_holds())
         {
             self.batches[batch.index].gate.add_hold();
             self.end_reservations_of_batch(batch.index);
@@ -19,7 +19,7 @@ impl<J: Schedulable> Schedule<J> {
     pub(crate) fn release_batch(&mut self, batch: BatchId) {
         if self
             .find_live_batch(batch)
-            .is_some_and(|batch| batch.gate.is_held())
+            .is_some_and(|batch| batch.gate.has_holds())
         {
             self.batches[batch.index].gate.remove_hold();
             self.unpark_batch(batch.index);

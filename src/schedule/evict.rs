@@ -112,7 +112,7 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     fn evict_queue_if_idle(&mut self, queue: usize, now: Time) {
-        // The slab index may meanwhile belong to another queue, route or lane.
+        // The slab index may meanwhile belong to another queue.
         let candidate = self.queues.get_mut(queue);
         let Some(candidate) = candidate.filter(|queue| queue.is_eviction_candidate) else {
             return;
@@ -131,7 +131,7 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     fn evict_route_if_idle(&mut self, route: usize, now: Time) {
-        // The slab index may meanwhile belong to another queue, route or lane.
+        // The slab index may meanwhile belong to another route.
         let candidate = self.routes.get_mut(route);
         let Some(candidate) = candidate.filter(|route| route.is_eviction_candidate) else {
             return;
@@ -154,7 +154,7 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     fn evict_lane_if_idle(&mut self, lane: usize, now: Time) {
-        // The slab index may meanwhile belong to another queue, route or lane.
+        // The slab index may meanwhile belong to another lane.
         let candidate = self.lanes.get(lane);
         let Some(candidate) = candidate.filter(|lane| lane.is_eviction_candidate) else {
             return;

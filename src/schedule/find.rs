@@ -26,7 +26,7 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     /// Whether a batch is removed, or its deadline is not after `at`.
-    pub(super) fn has_batch_ended_by(&self, batch: BatchId, at: Time) -> bool {
+    pub(super) fn is_batch_removed_or_past_deadline(&self, batch: BatchId, at: Time) -> bool {
         self.find_live_batch(batch)
             .is_none_or(|batch| batch.deadline.is_some_and(|deadline| deadline <= at))
     }

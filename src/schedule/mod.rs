@@ -442,7 +442,7 @@ impl<J: Schedulable> Schedule<J> {
                 && batch.queued_count > 0
                 && batch.scout_alone_until <= now
                 && !batch.gate.is_limit_reached()
-                && !batch.gate.is_held()
+                && !batch.gate.has_holds()
                 && !self
                     .tenant_of(batch)
                     .is_some_and(|tenant| tenant.gate.is_limit_reached())

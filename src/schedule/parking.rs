@@ -1,5 +1,4 @@
-//! Parks queues and batches whose start was refused, and wakes them. A parked queue or batch is not
-//! checked again until a start may be possible.
+//! Parks queues and batches whose start was refused, and wakes them.
 //!
 //! A parked queue or batch is not checked until the gate that refused it may have opened. If the
 //! gate of a batch may have opened, the batch becomes runnable at once. A lane, in contrast, may
@@ -96,7 +95,7 @@ impl<J: Schedulable> Schedule<J> {
             let popped = match lot {
                 ParkingLotId::Share(share) => self.pop_queue_from_share(share),
                 ParkingLotId::Lane(_) | ParkingLotId::Route(_) | ParkingLotId::Budget(_) => {
-                    self.pop_queue_from_lane_or_route(lot)
+                    self.pop_queue_from_lot_without_share(lot)
                 }
             };
             let Some(queue) = popped else {
@@ -124,7 +123,7 @@ impl<J: Schedulable> Schedule<J> {
 
     /// Removes the first queue from the parking lot of a lane or route. In a lane, another queue of
     /// the same batch is removed instead if it has a job of a higher priority.
-    fn pop_queue_from_lane_or_route(&mut self, lot: ParkingLotId) -> Option<usize> {
+    fn pop_queue_from_lot_without_share(&mut self, lot: ParkingLotId) -> Option<usize> {
         let queue = self.find_parking_lot_mut(lot)?.parked_queues.pop_front()?;
         let share = self.queues[queue].share;
         let is_alone = self.shares[share].parking_lot.parked_queues.is_empty();
@@ -287,7 +286,7 @@ impl<J: Schedulable> Schedule<J> {
             ParkingLotId::Share(share) => &self.shares[share].gate,
             ParkingLotId::Route(_) | ParkingLotId::Budget(_) => return false,
         };
-        gate.is_limit_reached() && !gate.is_held()
+        gate.is_limit_reached() && !gate.has_holds()
     }
 
     /// Whether a queue is parked in `lot` and is woken next. A queue that a lane, route or share

@@ -23,7 +23,7 @@ impl<J: Schedulable> Schedule<J> {
         job: J,
         now: Time,
     ) {
-        if self.has_batch_ended_by(batch, now)
+        if self.is_batch_removed_or_past_deadline(batch, now)
             || self.is_batch_or_lane_closed(batch, Some(route.lane_key))
         {
             self.rejected_jobs.push(job);
@@ -41,7 +41,7 @@ impl<J: Schedulable> Schedule<J> {
     /// Returns the job if its batch or lane is closed, if its batch is removed, or if the deadline
     /// of its batch is not after `at`.
     pub(crate) fn requeue(&mut self, slot: &Slot, job: J, at: Time, now: Time) -> Result<(), J> {
-        if self.has_batch_ended_by(slot.batch_id, at.max(now))
+        if self.is_batch_removed_or_past_deadline(slot.batch_id, at.max(now))
             || self.is_batch_or_lane_of_slot_closed(slot)
         {
             return Err(job);
@@ -70,7 +70,7 @@ impl<J: Schedulable> Schedule<J> {
         job: J,
         now: Time,
     ) -> Result<(), J> {
-        if self.has_batch_ended_by(slot.batch_id, now)
+        if self.is_batch_removed_or_past_deadline(slot.batch_id, now)
             || self.is_batch_or_lane_closed(slot.batch_id, Some(route.lane_key))
         {
             return Err(job);
@@ -94,7 +94,8 @@ impl<J: Schedulable> Schedule<J> {
         job: J,
         now: Time,
     ) -> Result<(), J> {
-        if self.has_batch_ended_by(slot.batch_id, now) || self.is_batch_or_lane_of_slot_closed(slot)
+        if self.is_batch_removed_or_past_deadline(slot.batch_id, now)
+            || self.is_batch_or_lane_of_slot_closed(slot)
         {
             return Err(job);
         }

@@ -157,7 +157,7 @@ impl<J: Schedulable> Schedule<J> {
     /// the reason is that of the refusing gate. Otherwise, the reason is that of the gate of the
     /// batch, tenant or schedule.
     fn block_reason_of_queue(&self, batch: &Batch, queue: &Queue<J>, now: Time) -> BlockReason {
-        if batch.gate.is_held() {
+        if batch.gate.has_holds() {
             return BlockReason::BatchPaused;
         }
         let reason = match queue.run_state {

@@ -30,10 +30,10 @@ impl IncomingBody {
     }
 
     /// Whether the body has ended or failed.
-    pub(crate) fn has_ended(&self) -> bool {
+    pub(crate) fn is_known_to_have_ended(&self) -> bool {
         match self {
-            Self::Http1(body) => body.has_ended(),
-            Self::Http2(body) => body.has_ended(),
+            Self::Http1(body) => body.is_known_to_have_ended(),
+            Self::Http2(body) => body.is_known_to_have_ended(),
         }
     }
 

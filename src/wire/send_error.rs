@@ -20,7 +20,8 @@ pub(crate) struct SendError {
     pub(crate) error: Error,
     /// Whether the connection had served another request before.
     pub(crate) on_reused_connection: bool,
-    /// Whether no byte of the request was written or no byte of a response was read.
+    /// True if the request was not sent or not processed, or if the peer has sent nothing since. On
+    /// a reused connection, a request that may be replayed is then sent again.
     pub(crate) no_response: bool,
     /// Whether it is certain that the peer does not process the request (RFC 9113 §8.7), or that
     /// the connection did not accept it. Even a request that is not idempotent may then be sent

@@ -8,7 +8,7 @@ pub(super) struct GateHolds {
 }
 
 impl GateHolds {
-    pub(super) fn is_held(self) -> bool {
+    pub(super) fn has_holds(self) -> bool {
         self.hold_count > 0
     }
 
@@ -27,8 +27,8 @@ impl GateHolds {
         self.remove_hold()
     }
 
-    pub(super) fn is_held_only_for_name_lookups(self) -> bool {
-        self.is_held() && self.hold_count == self.name_lookup_hold_count
+    pub(super) fn has_only_name_lookup_holds(self) -> bool {
+        self.has_holds() && self.hold_count == self.name_lookup_hold_count
     }
 
     /// Undoes one call of [`Self::add_hold`]. Returns true if no hold is left.
@@ -48,19 +48,19 @@ mod tests {
         hold.add_hold();
         hold.add_hold();
         assert!(!hold.remove_hold());
-        assert!(hold.is_held());
+        assert!(hold.has_holds());
         assert!(hold.remove_hold());
-        assert!(!hold.is_held());
+        assert!(!hold.has_holds());
     }
 
     #[test]
     fn lookup_hold_is_told_from_other_holds() {
         let mut hold = GateHolds::default();
-        assert!(!hold.is_held_only_for_name_lookups());
+        assert!(!hold.has_only_name_lookup_holds());
         hold.add_name_lookup_hold();
-        assert!(hold.is_held() && hold.is_held_only_for_name_lookups());
+        assert!(hold.has_holds() && hold.has_only_name_lookup_holds());
         hold.add_hold();
-        assert!(!hold.is_held_only_for_name_lookups());
+        assert!(!hold.has_only_name_lookup_holds());
         assert!(!hold.remove_name_lookup_hold());
         assert!(hold.remove_hold());
     }

@@ -103,7 +103,7 @@ impl Gate {
     }
 
     fn check_hold_pause_and_server_limit(&self, now: Time) -> Admission {
-        if self.is_held() {
+        if self.has_holds() {
             return Admission::RefusedUntilEvent;
         }
         match self.current_pause.check_admission(now) {
@@ -194,8 +194,8 @@ impl Gate {
         self.holds.remove_hold()
     }
 
-    pub(super) fn is_held(&self) -> bool {
-        self.holds.is_held()
+    pub(super) fn has_holds(&self) -> bool {
+        self.holds.has_holds()
     }
 
     /// Changes the concurrency limit. If the limit falls, requests already in flight continue.
@@ -218,10 +218,10 @@ impl Gate {
 
     /// Returns the reason why the gate refuses a start, or `None` if the gate grants a start.
     pub(super) fn block_reason(&self, now: Time) -> Option<BlockReason> {
-        if self.holds.is_held_only_for_name_lookups() {
+        if self.holds.has_only_name_lookup_holds() {
             return Some(BlockReason::Concurrency);
         }
-        if self.is_held() {
+        if self.has_holds() {
             return Some(BlockReason::LaneHeld);
         }
         if !self.current_pause.is_over(now) {
@@ -246,7 +246,7 @@ impl Gate {
     pub(super) fn is_evictable(&self, now: Time) -> bool {
         let has_reset_passed = |server_limit: &ServerLimit| server_limit.has_reset_passed(now);
         self.concurrency_limit.is_evictable(now)
-            && !self.is_held()
+            && !self.has_holds()
             && self.rate_limiter.is_whole_burst_available(now)
             && self.current_pause.is_over(now)
             && self.server_limit.as_deref().is_none_or(has_reset_passed)

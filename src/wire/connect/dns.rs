@@ -26,10 +26,10 @@ use crate::host_name::is_localhost_or_subdomain;
 use crate::resolve::Resolve;
 
 /// The number of permits for lookups by the user's resolver.
-const USER_RESOLVER_LOOKUP_PERMITS: usize = 128;
+const MAX_CONCURRENT_USER_LOOKUPS: usize = 128;
 /// The number of permits for lookups by the system's resolver. Each of these lookups blocks a
 /// thread. Half of the threads of tokio's default blocking pool stay free for file operations.
-const SYSTEM_RESOLVER_LOOKUP_PERMITS: usize = 256;
+const MAX_CONCURRENT_SYSTEM_LOOKUPS: usize = 256;
 /// The maximum number of lookups that may wait for a permit while their requests hold no
 /// concurrency slot. Above this number, a request keeps its slot while its lookup waits. This
 /// bounds the memory of waiting lookups.
@@ -97,8 +97,8 @@ enum CachedOrPendingLookup {
 impl Resolver {
     pub(in crate::wire) fn new(dns_config: DnsConfig) -> Self {
         let permits = match dns_config.user_resolver {
-            Some(_) => USER_RESOLVER_LOOKUP_PERMITS,
-            None => SYSTEM_RESOLVER_LOOKUP_PERMITS,
+            Some(_) => MAX_CONCURRENT_USER_LOOKUPS,
+            None => MAX_CONCURRENT_SYSTEM_LOOKUPS,
         };
         Self {
             shared_state: Arc::new(SharedResolverState {

@@ -55,8 +55,9 @@ impl Connection {
             return Err(SendError::not_sent(Error::from_kind(ErrorKind::Closed)));
         };
         let sent_request = SentRequestProperties::new(&request);
-        // Exempt from tokio's cooperative budget. If the budget were spent, hyper's channel would
-        // register the no-op waker, and the task would never wake.
+        // This future is polled with a no-op waker, because the connection wakes the task. It is
+        // exempt from tokio's cooperative budget: with the budget spent, hyper's channel would wake
+        // only the no-op waker, and the task would never run again.
         let response = unconstrained(self.sender.try_send_request(request));
         let mut response = pin!(response);
         let response = poll_fn(|cx| {
@@ -192,7 +193,7 @@ impl Http1Body {
         self.body.size_hint().exact()
     }
 
-    pub(in crate::wire) fn has_ended(&self) -> bool {
+    pub(in crate::wire) fn is_known_to_have_ended(&self) -> bool {
         self.connection.is_none()
     }
 

@@ -64,7 +64,7 @@ impl Http2Body {
         }
     }
 
-    pub(in crate::wire) fn has_ended(&self) -> bool {
+    pub(in crate::wire) fn is_known_to_have_ended(&self) -> bool {
         self.body_stream.is_none()
     }
 

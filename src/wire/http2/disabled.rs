@@ -93,7 +93,7 @@ impl Http2Body {
         match self.0 {}
     }
 
-    pub(super) fn has_ended(&self) -> bool {
+    pub(super) fn is_known_to_have_ended(&self) -> bool {
         match self.0 {}
     }
 

@@ -114,7 +114,7 @@ async fn concurrent_lookups_are_limited() {
             Ok(vec![ADDRESS])
         }
     });
-    let tasks: Vec<_> = (0..3 * USER_RESOLVER_LOOKUP_PERMITS)
+    let tasks: Vec<_> = (0..3 * MAX_CONCURRENT_USER_LOOKUPS)
         .map(|n| {
             let resolver = Arc::clone(&resolver);
             tokio::spawn(async move { look_up(&resolver, &format!("{n}.example")).await })
@@ -123,7 +123,7 @@ async fn concurrent_lookups_are_limited() {
     for task in tasks {
         task.await.unwrap().unwrap();
     }
-    assert_eq!(max_in_flight.load(SeqCst), USER_RESOLVER_LOOKUP_PERMITS);
+    assert_eq!(max_in_flight.load(SeqCst), MAX_CONCURRENT_USER_LOOKUPS);
 }
 
 #[tokio::test(start_paused = true)]
@@ -286,7 +286,7 @@ async fn silent_names_delay_other_names_by_at_most_half_a_second_per_128() {
 #[tokio::test(start_paused = true)]
 async fn wait_for_a_lookup_permit_is_queued_time() {
     let (resolver, _) = partly_silent_resolver();
-    look_up_silent_names(&resolver, USER_RESOLVER_LOOKUP_PERMITS);
+    look_up_silent_names(&resolver, MAX_CONCURRENT_USER_LOOKUPS);
     sleep(Duration::from_millis(100)).await;
     let begin = Instant::now();
     let clock = HopClock::new(begin);
@@ -307,7 +307,7 @@ async fn abandoned_lookups_are_dropped_and_return_their_permits() {
     let (resolver, in_progress) = partly_silent_resolver();
     let silent = look_up_silent_names(&resolver, 300);
     sleep(Duration::from_millis(1)).await;
-    assert_eq!(in_progress.load(SeqCst), USER_RESOLVER_LOOKUP_PERMITS);
+    assert_eq!(in_progress.load(SeqCst), MAX_CONCURRENT_USER_LOOKUPS);
     silent.iter().for_each(AbortHandle::abort);
     sleep(Duration::from_millis(500)).await;
     assert_eq!(in_progress.load(SeqCst), 0, "neither running nor waiting");
@@ -355,7 +355,7 @@ async fn only_unresolved_names_return_their_slots_and_1024_at_most() {
             .is_none()
     );
     advance(Duration::from_secs(60)).await;
-    look_up_silent_names(&resolver, USER_RESOLVER_LOOKUP_PERMITS);
+    look_up_silent_names(&resolver, MAX_CONCURRENT_USER_LOOKUPS);
     sleep(Duration::from_millis(1)).await;
     assert!(resolver.is_out_of_lookup_permits());
     for name in ["known.example", "0.silent.example", "foo.localhost"] {
