@@ -46,8 +46,8 @@ impl EngineLimits {
         Ok(Some(key.into()))
     }
 
-    /// Calls `host_fn` for the settings of an origin. Returns `None` if there is no `host_fn`, or if
-    /// the origin has configured limits.
+    /// Calls `host_fn` for the settings of an origin. Returns `None` if there is no `host_fn`, or
+    /// if the origin has configured limits.
     ///
     /// # Errors
     ///

@@ -121,8 +121,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Removes the first queue from the parking lot of a lane or route. In a lane, another queue of
-    /// the same batch is removed instead if it has a job of a higher priority.
+    /// Removes the first queue from the parking lot of a lane, route or budget. In a lane, another
+    /// queue of the same batch is removed instead if it has a job of a higher priority.
     fn pop_queue_from_lot_without_share(&mut self, lot: ParkingLotId) -> Option<usize> {
         let queue = self.find_parking_lot_mut(lot)?.parked_queues.pop_front()?;
         let share = self.queues[queue].share;
