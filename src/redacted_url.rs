@@ -200,6 +200,8 @@ mod tests {
             // A slash ends the parameters of a path segment.
             let ends_at_slash = start == ";" || start == "&";
             prop_assume!(!ends_at_slash || !value.contains('/'));
+            // The text between `&` and `%3D` is a name.
+            prop_assume!(!value.to_lowercase().contains("%3d"));
             let url = format!("{base}{start}{name}{equals_sign}{value}");
             for shown in [RedactedUrl(&url).to_string(), with_redacted_urls(&url)] {
                 prop_assert!(!shown.contains("S3CR3T"), "{url} {shown}");
