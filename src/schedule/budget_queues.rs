@@ -21,48 +21,12 @@
 //! its concurrency limit does not end the reservations, but one that refuses for another reason
 //! does, and so does a route. The ticket is kept in any case. A held batch reserves nothing.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-
 use super::admission::Admission;
-use super::budget::{
-    Budget, BudgetConfig, BudgetScopeId, Ticket, UnaffordableJob, UnaffordableReason,
-};
-use super::charge::Charge;
+use super::budget::{Budget, Ticket};
 use super::parking::ParkingLotId;
 use super::priority::{JobFreshness, PriorityLevel};
 use super::run_state::RunState;
-use super::state::{Batch, Queue};
-use super::{BatchId, Schedulable, Schedule, Time};
-
-/// The budgets of a queue.
-pub(super) struct QueueBudgets {
-    /// The slab indices of the budgets, in ascending order of their scopes.
-    pub(super) indices: Box<[usize]>,
-    /// [`Ticket::NONE`] unless a budget has refused the first job of the queue.
-    pub(super) ticket: Ticket,
-    /// Whether the queue has a reservation on any budget.
-    has_reservations: bool,
-    /// Whether any of the budgets is a total.
-    has_total: bool,
-    /// The charges of the requests in flight, by the sequence numbers of their starts, which
-    /// ascend.
-    pub(super) charges: VecDeque<(u64, Charge)>,
-}
-
-impl QueueBudgets {
-    /// The position of the charge of a request in flight. `None` if it has been taken.
-    pub(super) fn find_charge(&self, start_seq: u64) -> Option<usize> {
-        // Most requests end in the order of their starts.
-        match self.charges.front() {
-            Some(&(oldest, _)) if oldest == start_seq => Some(0),
-            _ => {
-                let by_start = |&(other, _): &(u64, Charge)| other.cmp(&start_seq);
-                self.charges.binary_search_by(by_start).ok()
-            }
-        }
-    }
-}
+use super::{Schedulable, Schedule, Time};
 
 /// The refusal of a start by a budget.
 pub(super) struct BudgetRefusal {
@@ -72,84 +36,6 @@ pub(super) struct BudgetRefusal {
 }
 
 impl<J: Schedulable> Schedule<J> {
-    /// Adds budgets that apply to all jobs. Called before the first push.
-    pub(crate) fn add_overall_budgets(&mut self, configs: &[BudgetConfig]) {
-        let added = self.add_budgets(BudgetScopeId::Overall, configs);
-        self.overall_budgets = self.overall_budgets.iter().copied().chain(added).collect();
-    }
-
-    /// Adds budgets that apply to the jobs of a batch. Called before the first push to the batch.
-    pub(crate) fn add_batch_budgets(&mut self, batch: BatchId, configs: &[BudgetConfig]) {
-        if self.find_live_batch(batch).is_some() {
-            let added = self.add_budgets(BudgetScopeId::Batch(batch.index), configs);
-            let budgets = &mut self.batches[batch.index].budgets;
-            *budgets = budgets.iter().copied().chain(added).collect();
-        }
-    }
-
-    /// Adds budgets and returns their slab indices.
-    pub(super) fn add_budgets(
-        &mut self,
-        scope: BudgetScopeId,
-        configs: &[BudgetConfig],
-    ) -> Box<[usize]> {
-        let add = |config: &BudgetConfig| {
-            self.last_budget_serial += 1;
-            let budget = Budget::new(self.last_budget_serial, scope, config);
-            self.budgets.insert(budget)
-        };
-        configs.iter().map(add).collect()
-    }
-
-    pub(super) fn remove_budgets(&mut self, budgets: &[usize]) {
-        for &budget in budgets {
-            self.budgets.remove(budget);
-        }
-    }
-
-    /// Whether new budgets would behave the same.
-    pub(super) fn are_budgets_pristine(&self, budgets: &[usize], now: Time) -> bool {
-        let is_pristine = |&budget: &usize| self.budgets[budget].is_pristine(now);
-        budgets.iter().all(is_pristine)
-    }
-
-    /// The budgets of a new queue. `None` if there are none.
-    pub(super) fn budgets_of_new_queue(
-        &self,
-        batch: usize,
-        lane: usize,
-    ) -> Option<Box<QueueBudgets>> {
-        let lane = self.lanes[lane].budgets.iter();
-        let indices = lane.chain(self.budgets_of_batch(&self.batches[batch]));
-        let indices: Box<[usize]> = indices.copied().collect();
-        if indices.is_empty() {
-            return None;
-        }
-        let has_total = indices.iter().any(|&index| self.budgets[index].is_total());
-        Some(Box::new(QueueBudgets {
-            indices,
-            ticket: Ticket::NONE,
-            has_reservations: false,
-            has_total,
-            charges: VecDeque::new(),
-        }))
-    }
-
-    /// The budgets of a batch, of its tenant and of the schedule, in ascending order of their
-    /// scopes.
-    pub(super) fn budgets_of_batch<'a>(
-        &'a self,
-        batch: &'a Batch,
-    ) -> impl Iterator<Item = &'a usize> {
-        let tenant = self.tenant_of(batch).into_iter();
-        let of_tenant = tenant.flat_map(|tenant| &tenant.budgets);
-        batch
-            .budgets
-            .iter()
-            .chain(of_tenant)
-            .chain(&self.overall_budgets)
-    }
-
     /// The first budget that refuses the first job of a queue.
     fn check_budgets(&self, queue: usize, now: Time) -> Option<BudgetRefusal> {
         let checked = &self.queues[queue];
@@ -345,12 +231,6 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Whether a queue is parked at a budget that applies to all lanes of a batch.
-    pub(super) fn has_queue_parked_at_budget_of_batch(&self, batch: &Batch) -> bool {
-        self.budgets_of_batch(batch)
-            .any(|&budget| !self.budgets[budget].parking_lot.parked_queues.is_empty())
-    }
-
     /// Ends the reservations of a queue if a job is going to be pushed in front of its first job,
     /// for which they were made. A queue that is parked in the lot of a budget is checked again.
     pub(super) fn end_reservations_before_push(
@@ -390,110 +270,6 @@ impl<J: Schedulable> Schedule<J> {
             .is_some_and(|lot| !lot.parked_queues.is_empty())
         {
             self.wake_next_queue_of_lot(lot);
-        }
-    }
-
-    /// Moves the first jobs of a queue to the unaffordable jobs while a total can no longer cover
-    /// their costs. Costs above a capacity were found at the push. Returns true if a job was
-    /// removed.
-    fn remove_unaffordable_front_jobs(&mut self, queue: usize) -> bool {
-        let budgets = self.queues[queue].budgets.as_deref();
-        let has_total = budgets.is_some_and(|budgets| budgets.has_total);
-        let mut has_removed = false;
-        while has_total
-            && let Some(job) = self.queues[queue].ready_jobs.front()
-            && let Some((index, reason)) = self.unaffordable_budget(queue, job)
-        {
-            has_removed = true;
-            if let Some((job, _)) = self.queues[queue].ready_jobs.pop() {
-                self.add_unaffordable_job(job, index, reason);
-                self.decrement_queued_count(self.queues[queue].batch, 1);
-                self.drop_ticket(queue);
-            }
-        }
-        has_removed
-    }
-
-    fn add_unaffordable_job(&mut self, job: J, budget: usize, reason: UnaffordableReason) {
-        self.unaffordable_jobs.push(UnaffordableJob {
-            job,
-            budget_name: Arc::clone(&self.budgets[budget].name),
-            reason,
-        });
-    }
-
-    /// Returns the job, unless a budget of its queue can never cover its cost. Such a job joins the
-    /// unaffordable jobs.
-    pub(super) fn reject_if_unaffordable(&mut self, queue: usize, job: J) -> Option<J> {
-        let Some((index, reason)) = self.unaffordable_budget(queue, &job) else {
-            return Some(job);
-        };
-        self.add_unaffordable_job(job, index, reason);
-        None
-    }
-
-    /// The slab index of the budget that can never cover the cost of a job, and the reason.
-    fn unaffordable_budget(&self, queue: usize, job: &J) -> Option<(usize, UnaffordableReason)> {
-        let budgets = self.queues[queue].budgets.as_deref()?;
-        if job.has_carried_charge() {
-            return None;
-        }
-        budgets.indices.iter().find_map(|&index| {
-            let budget = &self.budgets[index];
-            let reason = budget.unaffordable_reason(budget.cost_of(job))?;
-            Some((index, reason))
-        })
-    }
-
-    /// Ends what waits for a total and has become unaffordable by a settlement. Before it, at most
-    /// `affordable_before` units could be charged.
-    pub(super) fn end_waits_for_total(&mut self, budget: usize, affordable_before: i128) {
-        let total = &self.budgets[budget];
-        if total.affordable_total() <= 0 {
-            if affordable_before > 0 {
-                self.end_all_waits_for_exhausted_total(budget);
-            }
-            return;
-        }
-        let is_unaffordable = |&queue: &usize| {
-            let job = self.queues[queue].ready_jobs.front();
-            job.is_some_and(|job| total.unaffordable_reason(total.cost_of(job)).is_some())
-        };
-        let parked = total.parking_lot.parked_queues.iter().copied();
-        let unaffordable: Vec<usize> = parked.filter(is_unaffordable).collect();
-        for queue in unaffordable {
-            self.unpark_queue_from_budget(queue);
-        }
-    }
-
-    /// Moves all ready jobs that cost something on an exhausted total to the unaffordable jobs.
-    fn end_all_waits_for_exhausted_total(&mut self, budget: usize) {
-        let exhausted = &self.budgets[budget];
-        let has_budget = |queue: &Queue<J>| {
-            let budgets = queue.budgets.as_deref();
-            budgets.is_some_and(|budgets| budgets.indices.contains(&budget))
-        };
-        let mut changed = Vec::new();
-        for (index, queue) in &mut self.queues {
-            if !has_budget(queue) {
-                continue;
-            }
-            let mut jobs = Vec::new();
-            let is_charged = |job: &J| exhausted.cost_of(job) > 0 && !job.has_carried_charge();
-            queue.ready_jobs.move_matching_into(is_charged, &mut jobs);
-            if !jobs.is_empty() {
-                changed.push((index, queue.batch, jobs.len()));
-            }
-            let unaffordable = jobs.into_iter().map(|job| UnaffordableJob {
-                job,
-                budget_name: Arc::clone(&exhausted.name),
-                reason: UnaffordableReason::Exhausted,
-            });
-            self.unaffordable_jobs.extend(unaffordable);
-        }
-        for (queue, batch, count) in changed {
-            self.decrement_queued_count(batch, count);
-            self.drop_ticket(queue);
         }
     }
 }

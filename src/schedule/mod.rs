@@ -109,6 +109,7 @@ mod limits;
 mod parking;
 mod priority;
 mod push;
+mod queue_budgets;
 mod remove_jobs;
 mod retry_budget;
 mod route;
@@ -122,6 +123,7 @@ mod stats;
 mod tenant;
 mod time;
 mod timer;
+mod unaffordable_jobs;
 
 #[cfg(test)]
 mod tests;

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::budget_queues::QueueBudgets;
 use super::concurrency::ConcurrencyLimit;
 use super::gate::{Gate, GateLimits};
 use super::index_hash::SlabIndexMap;
 use super::limits::{BatchLimits, LaneLimits};
 use super::parking::{ParkingLot, ParkingLotId};
 use super::priority::{PriorityLevel, ReadyJobs};
+use super::queue_budgets::QueueBudgets;
 use super::retry_budget::RetryBudgetState;
 use super::route::RouteMap;
 use super::run_queue::{RunQueue, RunQueueRank};
