@@ -9,6 +9,10 @@
 //! A cost that is charged without a check, for example because an estimate was too low, takes the
 //! level below zero. Such a debt is paid off before anything else is granted.
 //!
+//! A refund counts from the instant of its settlement, not from that of its charge. In a window of
+//! any length, the granted costs are at most the capacity, plus the units that are refilled in the
+//! window, plus the units that are refunded in it.
+//!
 //! A rate of starts is the special case in which each start costs one unit. It has a [limiter of
 //! its own](super::gate), which makes up for late starts. A budget does not: a level that is not
 //! used at once is kept up to the capacity.
