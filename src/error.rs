@@ -315,10 +315,10 @@ pub enum ErrorKind {
     /// failed. The request has waited for [`Breaker::max_wait`](crate::Breaker::max_wait), or the
     /// deadline of its batch is before the next probe. Nothing was sent. Not retried.
     HostDown,
-    /// The cost of the request is above the capacity of a [budget](crate::Budget), or above what is
-    /// left of a [total](crate::Budget::total). `Display` names the budget, the cost, and the
-    /// capacity or what is left. Nothing was sent: a request that was queued for a retry ends with
-    /// the outcome of its last attempt instead. Not retried.
+    /// The cost of the request is above the capacity of a [budget](crate::Budget::burst), or above
+    /// what is left of a [total](crate::Budget::total). `Display` names the budget, the cost, and
+    /// the capacity or what is left. Nothing was sent, except earlier hops of a redirect. A request
+    /// that was queued for a retry ends with the outcome of its last attempt instead. Not retried.
     Budget,
     /// The TLS handshake failed, or the certificate was rejected. Not retried.
     Tls,
@@ -483,7 +483,7 @@ impl ErrorKind {
             Self::Proxy => "proxy failed",
             Self::ProxyRefused => "refused by the proxy",
             Self::HostDown => "host is down",
-            Self::Budget => "budget exhausted",
+            Self::Budget => "cost exceeds a budget",
             Self::Tls => "tls handshake failed",
             Self::Closed => "connection closed before the response",
             Self::Reset => "connection lost within the response body",

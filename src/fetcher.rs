@@ -111,16 +111,16 @@ impl Fetcher {
     ///
     /// # Limits of a sibling
     ///
-    /// [`concurrency`](FetcherBuilder::concurrency) and [`rate`](FetcherBuilder::rate) limit a
-    /// sibling for itself, for example one sibling for each tenant of a service. The limit applies
-    /// to all batches and single fetches of the sibling and its clones together. A request starts
-    /// when this limit and all limits of this Fetcher permit it. The requests of this Fetcher do
-    /// not count against the limits of a sibling. The limits end with the last clone of the sibling
-    /// and its last batch.
+    /// [`concurrency`](FetcherBuilder::concurrency), [`rate`](FetcherBuilder::rate) and
+    /// [`budget`](FetcherBuilder::budget) limit a sibling for itself, for example one sibling for
+    /// each tenant of a service. The limit applies to all batches and single fetches of the sibling
+    /// and its clones together. A request starts when this limit and all limits of this Fetcher
+    /// permit it. The requests of this Fetcher do not count against the limits of a sibling. The
+    /// limits end with the last clone of the sibling and its last batch.
     ///
-    /// A sibling that sets neither shares the limits of the Fetcher it was made from. The sibling
-    /// of a sibling with limits of its own therefore shares these limits, too, and setting other
-    /// limits for it makes [`build`](FetcherBuilder::build) fail.
+    /// A sibling that sets none of them shares the limits of the Fetcher it was made from. The
+    /// sibling of a sibling with limits of its own therefore shares these limits, too, and setting
+    /// other limits for it makes [`build`](FetcherBuilder::build) fail.
     ///
     /// # Credentials
     ///

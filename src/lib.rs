@@ -166,6 +166,33 @@
 //! [`deadline`](Batch::deadline) of its batch is earlier than the next probe: it fails at once.
 //! [`Breaker::off`] disables the breaker, for example for a health checker.
 //!
+//! # Budgets
+//!
+//! A metered API limits requests per minute and, for example, tokens per minute. A [`Budget`] is a
+//! limit on the cost of requests, per period or in total. [`RequestBuilder::cost`] states the cost
+//! of a request, and [`Budget::settle`] corrects it when the response has arrived. A request starts
+//! when all of its budgets cover its cost; until then it is queued, without a slot. A request whose
+//! cost can never be covered fails with [`ErrorKind::Budget`], unsent. [`Progress::budgets`] lists
+//! the levels.
+//!
+//! ```
+//! # async fn example() -> fanout::Result<()> {
+//! use fanout::{Budget, Fetcher, Host, Request};
+//!
+//! let api = Host::new()
+//!     .bearer_auth("token")
+//!     .budget(Budget::per_minute("requests", 500))
+//!     .budget(Budget::per_minute("tokens", 200_000));
+//! let fetcher = Fetcher::builder().host("https://api.example", api).build()?;
+//! let prompts = ["Hello", "Good morning"];
+//! let requests = prompts.map(|prompt| {
+//!     Request::post("https://api.example/chat").body(prompt).cost("tokens", 1_800)
+//! });
+//! let results = fetcher.gather(requests).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Redirects
 //!
 //! Redirects are followed, at most 10 per request ([`FetcherBuilder::max_redirects`],
@@ -365,6 +392,8 @@
 //! - Each new connection is an event within that span (target `fanout::wire`, DEBUG).
 //! - Each attempt is an event within that span (target `fanout::attempt`, DEBUG) with its outcome,
 //!   its timings and the backoff before the next attempt.
+//! - Each settled cost of a [budget](Budget) is an event within that span (target `fanout::budget`,
+//!   DEBUG) with the estimated and the actual cost, and the level of the budget.
 //! - Lowering the concurrency to the limit on open files is a warning (target `fanout`).
 //!
 //! URLs are logged without userinfo, and with the names of their query parameters but not the
@@ -446,7 +475,6 @@ mod resolve;
 mod response;
 mod response_body;
 mod retry;
-#[allow(dead_code, unused_imports, reason = "no setting adds budgets yet")]
 mod schedule;
 mod streaming_response;
 mod summary;
@@ -469,7 +497,9 @@ pub use limits::{
 };
 #[cfg(feature = "test-util")]
 pub use mock::{Mock, MockRequest, MockResponse};
-pub use progress::{HostProgress, Progress, Snapshot, WaitReason, Waiting};
+pub use progress::{
+    BudgetLevel, BudgetScope, HostProgress, Progress, Snapshot, WaitReason, Waiting,
+};
 pub use proxy::Proxy;
 pub use redirect_policy::{ProposedRedirect, RedirectDecision, RedirectPolicy};
 pub use request::{IntoRequest, Request, RequestBuilder};

@@ -41,12 +41,22 @@ pub struct Progress {
     pub(crate) elapsed: Duration,
     pub(crate) completed_per_second: f64,
     pub(crate) busiest_hosts: Vec<HostProgress>,
+    pub(crate) budgets: Vec<BudgetLevel>,
     pub(crate) has_ended: bool,
 }
 
 impl Progress {
     pub(crate) fn with_total_inputs(mut self, total_inputs: Option<usize>) -> Self {
         self.total_inputs = total_inputs;
+        self
+    }
+
+    pub(crate) fn with_budgets(mut self, mut budgets: Vec<BudgetLevel>) -> Self {
+        budgets.sort_by(|a, b| {
+            let key = |budget: &BudgetLevel| (budget.scope, budget.host.clone());
+            key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name))
+        });
+        self.budgets = budgets;
         self
     }
 
@@ -140,6 +150,33 @@ impl Progress {
         &self.busiest_hosts
     }
 
+    /// The budgets, in the order of [`BudgetScope`], of their hosts and of their names.
+    ///
+    /// The progress of a batch lists the budgets of this batch, of the Fetcher and of all hosts in
+    /// use. After its end, the levels are those at the end. A [`Snapshot`] lists all budgets of the
+    /// Fetcher and of its batches. A host without recent requests and with full budgets is not
+    /// listed.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> fanout::Result<()> {
+    /// use fanout::{Budget, Fetcher, Mock, Request};
+    ///
+    /// let fetcher = Fetcher::builder()
+    ///     .transport(Mock::new())
+    ///     .budget(Budget::total("cents", 500))
+    ///     .build()?;
+    /// fetcher.fetch(Request::get("https://api.example/").cost("cents", 3)).await?;
+    /// let snapshot = fetcher.snapshot();
+    /// let cents = &snapshot.progress().budgets()[0];
+    /// assert_eq!((cents.name(), cents.level(), cents.capacity()), ("cents", 497, 500));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn budgets(&self) -> &[BudgetLevel] {
+        &self.budgets
+    }
+
     /// Whether the batch has ended: all results were delivered, or it was dropped.
     pub fn has_ended(&self) -> bool {
         self.has_ended
@@ -178,6 +215,7 @@ impl fmt::Display for Progress {
 pub struct Waiting {
     pub(crate) waiting_for_concurrency: usize,
     pub(crate) waiting_for_rate: usize,
+    pub(crate) waiting_for_budget: usize,
     pub(crate) waiting_for_backoff: usize,
     pub(crate) waiting_for_breaker: usize,
     pub(crate) waiting_for_token: usize,
@@ -190,6 +228,7 @@ impl Waiting {
     pub fn total(&self) -> usize {
         self.waiting_for_concurrency
             + self.waiting_for_rate
+            + self.waiting_for_budget
             + self.waiting_for_backoff
             + self.waiting_for_breaker
             + self.waiting_for_token
@@ -206,6 +245,12 @@ impl Waiting {
     /// The number of requests waiting for a [rate limit](crate::Rate).
     pub fn for_rate(&self) -> usize {
         self.waiting_for_rate
+    }
+
+    /// The number of requests waiting for a [budget](crate::Budget). [`Progress::budgets`] has the
+    /// number for each budget.
+    pub fn for_budget(&self) -> usize {
+        self.waiting_for_budget
     }
 
     /// The number of requests waiting for the backoff before a retry, for the [final
@@ -244,6 +289,7 @@ impl fmt::Display for Waiting {
         let counts = [
             (self.waiting_for_concurrency, WaitReason::Concurrency),
             (self.waiting_for_rate, WaitReason::Rate),
+            (self.waiting_for_budget, WaitReason::Budget),
             (self.waiting_for_backoff, WaitReason::Backoff),
             (self.waiting_for_breaker, WaitReason::Breaker),
             (self.waiting_for_token, WaitReason::Token),
@@ -269,6 +315,8 @@ pub enum WaitReason {
     Concurrency,
     /// A [rate limit](crate::Rate) does not allow another start yet.
     Rate,
+    /// A [budget](crate::Budget) does not cover the cost of the next request yet.
+    Budget,
     /// The backoff before a retry, a pause that the host requested, or the wait for the [final
     /// round](crate::Retry::final_round) is not over.
     Backoff,
@@ -286,6 +334,7 @@ impl fmt::Display for WaitReason {
         f.pad(match self {
             Self::Concurrency => "concurrency",
             Self::Rate => "rate",
+            Self::Budget => "budget",
             Self::Backoff => "backoff",
             Self::Breaker => "breaker",
             Self::Token => "token",
@@ -302,6 +351,7 @@ pub struct HostProgress {
     pub(crate) waiting: usize,
     pub(crate) in_flight: usize,
     pub(crate) wait_reason: WaitReason,
+    pub(crate) blocking_budget: Option<Arc<str>>,
 }
 
 impl HostProgress {
@@ -325,6 +375,12 @@ impl HostProgress {
     pub fn wait_reason(&self) -> WaitReason {
         self.wait_reason
     }
+
+    /// The name of the budget for which the next request to the host waits, if the
+    /// [reason](Self::wait_reason) is [`WaitReason::Budget`].
+    pub fn blocking_budget(&self) -> Option<&str> {
+        self.blocking_budget.as_deref()
+    }
 }
 
 impl fmt::Display for HostProgress {
@@ -334,12 +390,93 @@ impl fmt::Display for HostProgress {
             waiting,
             in_flight,
             wait_reason,
+            blocking_budget,
         } = self;
-        write!(
-            f,
-            "{host}: {waiting} waiting ({wait_reason}), {in_flight} in flight"
-        )
+        write!(f, "{host}: {waiting} waiting ({wait_reason}")?;
+        if let Some(budget) = blocking_budget {
+            write!(f, " `{budget}`")?;
+        }
+        write!(f, "), {in_flight} in flight")
     }
+}
+
+/// The level of one [budget](crate::Budget), from [`Progress::budgets`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct BudgetLevel {
+    pub(crate) name: Arc<str>,
+    pub(crate) scope: BudgetScope,
+    pub(crate) host: Option<Arc<str>>,
+    pub(crate) level: i64,
+    pub(crate) capacity: u64,
+    pub(crate) waiting: usize,
+}
+
+impl BudgetLevel {
+    /// The name of the budget.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The requests to which the budget applies.
+    pub fn scope(&self) -> BudgetScope {
+        self.scope
+    }
+
+    /// The origin of the host that has the budget, or the key of
+    /// [`limit_by`](crate::FetcherBuilder::limit_by). `None` if the budget is not one of a host.
+    pub fn host(&self) -> Option<&str> {
+        self.host.as_deref()
+    }
+
+    /// The number of units that can be charged now; of a [total](crate::Budget::total), the units
+    /// that are left. Negative if the budget is in debt, because requests have cost more than they
+    /// stated.
+    ///
+    /// The stated costs of requests in flight are subtracted.
+    pub fn level(&self) -> i64 {
+        self.level
+    }
+
+    /// The largest level: the [burst](crate::Budget::burst), or the units of a
+    /// [total](crate::Budget::total).
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// The number of requests, of all batches, that wait for this budget.
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+}
+
+impl fmt::Display for BudgetLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.name)?;
+        if let Some(host) = &self.host {
+            write!(f, " of {host}")?;
+        }
+        write!(f, ": {} of {}", self.level, self.capacity)?;
+        match self.waiting {
+            0 => Ok(()),
+            waiting => write!(f, ", {waiting} waiting"),
+        }
+    }
+}
+
+/// The requests to which a [budget](crate::Budget) applies.
+#[derive(Copy, Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
+pub enum BudgetScope {
+    /// All requests of the Fetcher and its [siblings](crate::Fetcher::to_builder).
+    Fetcher,
+    /// The requests of one [sibling](crate::Fetcher::to_builder) that has budgets of its own.
+    Sibling,
+    /// The requests of one batch.
+    Batch,
+    /// The requests to one host, or with one key of
+    /// [`limit_by`](crate::FetcherBuilder::limit_by).
+    Host,
 }
 
 /// The state of a Fetcher at one instant, from [`Fetcher::snapshot`](crate::Fetcher::snapshot).

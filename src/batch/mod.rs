@@ -219,7 +219,6 @@ impl<T, R> fmt::Debug for Batch<'_, T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let BatchOptions {
             limit_settings,
-            budgets,
             job_options,
             tenant: _,
             deadline,
@@ -231,7 +230,7 @@ impl<T, R> fmt::Debug for Batch<'_, T, R> {
             .field("concurrency_per_host", &limit_settings.concurrency_per_host)
             .field("rate", &limit_settings.rate)
             .field("rate_per_host", &limit_settings.rate_per_host)
-            .field("budgets", budgets)
+            .field("budgets", &job_options.budgets)
             .field("retry", &job_options.retry)
             .field("timeouts", &job_options.timeouts)
             .field("deadline", deadline)

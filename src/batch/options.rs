@@ -12,7 +12,6 @@ use crate::response::Response;
 /// All options of a batch.
 pub(super) struct BatchOptions {
     pub(super) limit_settings: LimitSettings,
-    pub(super) budgets: Vec<Budget>,
     /// Options of each request, initially a copy of the Fetcher's defaults.
     pub(super) job_options: JobOptions,
     /// The tenant of the Fetcher, if the Fetcher is a sibling with limits of its own.
@@ -26,7 +25,6 @@ impl BatchOptions {
     pub(super) fn new(job_options: JobOptions, tenant: Option<Arc<TenantHandle>>) -> Self {
         Self {
             limit_settings: LimitSettings::default(),
-            budgets: Vec::new(),
             job_options,
             tenant,
             deadline: None,
@@ -94,8 +92,9 @@ impl<T, R> Batch<'_, T, R> {
     /// cost](Budget::default_cost) of the budget is above its capacity.
     #[track_caller]
     pub fn budget(mut self, budget: Budget) -> Self {
-        self.options.budgets.push(budget);
-        if let Err(reason) = check_budgets(&self.options.budgets) {
+        let budgets = &mut self.options.job_options.budgets;
+        budgets.push(budget);
+        if let Err(reason) = check_budgets(budgets) {
             panic!("{reason}");
         }
         self

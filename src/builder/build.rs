@@ -7,7 +7,7 @@ use url::Url;
 
 use super::host_tables::HostTables;
 use super::{FetcherBuilder, sibling};
-use crate::engine::{Engine, EngineLimits, JobOptions, RequestSettings};
+use crate::engine::{Engine, EngineLimits, FetcherBudgets, JobOptions, RequestSettings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exchange::{DefaultHeaders, ExchangeSettings, Transport};
 use crate::fetcher::Fetcher;
@@ -78,6 +78,10 @@ impl FetcherBuilder {
             }
             let limits = per_host.clone().with_host_settings(&host);
             tables.limits_by_origin.insert(origin.clone(), limits);
+            if !host.budgets.is_empty() {
+                let budgets_by_origin = &mut tables.budgets.by_origin;
+                budgets_by_origin.insert(origin.clone(), host.budgets);
+            }
             let max_token_fetch_time = self.timeouts.total;
             tables.token_cells_by_origin.set_token_source(
                 &origin,
@@ -98,6 +102,10 @@ impl FetcherBuilder {
         for (key, key_limits) in &self.limits_by_key {
             check_budgets_of(&format!("key `{key}`"), &key_limits.budgets)?;
             let limits = per_host.clone().with_key_limits(key_limits);
+            if !key_limits.budgets.is_empty() {
+                let budgets = key_limits.budgets.clone();
+                tables.budgets.by_key.insert(key.as_str().into(), budgets);
+            }
             let limits_by_key = &mut tables.limits_by_key;
             if limits_by_key.insert(key.as_str().into(), limits).is_some() {
                 let reason = format!("the limits for the key `{key}` were set twice");
@@ -121,6 +129,7 @@ impl FetcherBuilder {
     fn assemble_fetcher(self, tables: HostTables) -> Fetcher {
         let default_lane_limits = self.default_lane_limits();
         let tenant = self.tenant_of_sibling();
+        let sibling_budgets = self.budgets_of_tenant();
         let default_headers = DefaultHeaders {
             user_agent: self.user_agent,
             accept_encoding: self.decode_content.then(accept_encoding).flatten(),
@@ -139,6 +148,7 @@ impl FetcherBuilder {
                 buffer_pool: BufferPool::default(),
             },
             token_cells: tables.token_cells_by_origin,
+            sibling_budgets,
             max_redirects: self.max_redirects,
             redirect_policy: self.redirect_policy,
             https_only: self.https_only,
@@ -146,6 +156,7 @@ impl FetcherBuilder {
         };
         let options = Arc::new(JobOptions {
             request_settings: Arc::new(request_settings),
+            budgets: Vec::new(),
             retry: self.retry,
             timeouts: self.timeouts,
             default_attempt_timeout: self.default_attempt_timeout,
@@ -163,6 +174,10 @@ impl FetcherBuilder {
             default_lane_limits,
             limits_by_origin: tables.limits_by_origin,
             limits_by_key: tables.limits_by_key,
+            budgets: FetcherBudgets {
+                overall: self.budgets,
+                ..tables.budgets
+            },
             host_fn: self.host_fn,
             limit_by: self.limit_by_fn,
             default_batch_concurrency: concurrency.unwrap_or(DEFAULT_BATCH_CONCURRENCY),

@@ -198,11 +198,14 @@ impl FetcherBuilder {
     /// Adds a budget: a limit on the cost of all batches and single fetches together. Default:
     /// none.
     ///
-    /// The budgets of the host and of the batch apply as well.
+    /// The budgets of the host and of the batch apply as well. In a [sibling](Fetcher::to_builder),
+    /// the budget applies to the requests of the sibling alone, and the budgets of its parent apply
+    /// as well.
     ///
     /// # Errors
     ///
-    /// [`build`](Self::build) returns an error if two budgets of the Fetcher have the same name.
+    /// [`build`](Self::build) returns an error if two budgets of the Fetcher have the same name,
+    /// and for the sibling of a sibling that has limits of its own.
     ///
     /// ```
     /// use fanout::{Budget, Fetcher};
@@ -214,7 +217,6 @@ impl FetcherBuilder {
     /// # }
     /// ```
     pub fn budget(mut self, budget: Budget) -> Self {
-        self.record_change_of_shared_setting("budget");
         self.budgets.push(budget);
         self
     }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use super::FetcherBuilder;
 use super::host_tables::HostTables;
 use super::parent_fetcher::ParentFetcher;
-use crate::engine::{Engine, JobOptions, TenantHandle};
+use crate::engine::{Engine, FetcherBudgets, JobOptions, TenantHandle};
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::Budget;
 
 impl FetcherBuilder {
     /// Creates a builder for a sibling. Settings that a sibling can change have the values of the
@@ -81,7 +82,8 @@ impl FetcherBuilder {
     fn total_limit_setter(&self) -> Option<&'static str> {
         let limits = &self.limit_settings;
         let concurrency = limits.concurrency.map(|_| "concurrency");
-        concurrency.or(limits.rate.map(|_| "rate"))
+        let budgets = (!self.budgets.is_empty()).then_some("budget");
+        concurrency.or(limits.rate.map(|_| "rate")).or(budgets)
     }
 
     /// Returns the tenant of a sibling. A sibling that sets limits for itself gets a new tenant.
@@ -89,10 +91,19 @@ impl FetcherBuilder {
     pub(super) fn tenant_of_sibling(&self) -> Option<Arc<TenantHandle>> {
         let parent = self.parent_fetcher.as_ref()?;
         if self.total_limit_setter().is_some() {
-            let tenant = TenantHandle::add_to_engine(&parent.engine, &self.limit_settings);
-            Some(tenant)
+            let (limits, budgets) = (&self.limit_settings, &self.budgets);
+            Some(TenantHandle::add_to_engine(&parent.engine, limits, budgets))
         } else {
             parent.tenant.clone()
+        }
+    }
+
+    /// Returns the budgets of the tenant that [`Self::tenant_of_sibling`] returns.
+    pub(super) fn budgets_of_tenant(&self) -> Vec<Budget> {
+        match &self.parent_fetcher {
+            None => Vec::new(),
+            Some(_) if self.total_limit_setter().is_some() => self.budgets.clone(),
+            Some(parent) => parent.request_settings.sibling_budgets.clone(),
         }
     }
 
@@ -106,6 +117,7 @@ impl FetcherBuilder {
             }) => HostTables {
                 limits_by_origin: HashMap::new(),
                 limits_by_key: HashMap::new(),
+                budgets: FetcherBudgets::default(),
                 headers_by_origin: request_settings
                     .exchange_settings
                     .default_headers

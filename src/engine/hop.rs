@@ -3,6 +3,7 @@
 use super::tokens::BearerToken;
 use crate::request::Request;
 use crate::response::Redirect;
+use crate::schedule::Charge;
 use crate::timings::Timings;
 
 /// State of a job's current hop, if the hop's request differs from the job's own request.
@@ -16,6 +17,8 @@ pub(super) struct HopState {
     pub(super) token: Option<BearerToken>,
     /// Whether the request was sent again after a 401.
     pub(super) is_reauthorized: bool,
+    /// The charge of the previous start, which pays for the next start, too.
+    pub(super) carried_charge: Option<Charge>,
 }
 
 impl HopState {
@@ -26,6 +29,7 @@ impl HopState {
             earlier_hop_timings: Timings::default(),
             token: None,
             is_reauthorized: false,
+            carried_charge: None,
         })
     }
 }

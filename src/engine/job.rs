@@ -18,7 +18,7 @@ use crate::request_history::RequestHistory;
 use crate::response::Response;
 use crate::response_body::BodySink;
 use crate::retry::{FinalRoundState, HopDecision};
-use crate::schedule::{BatchId, PriorityLevel, Schedulable, Time};
+use crate::schedule::{BatchId, Charge, PriorityLevel, Schedulable, Time};
 use crate::timings::{AttemptList, Timings};
 use crate::wire::PendingLookup;
 
@@ -259,6 +259,19 @@ impl Schedulable for Box<Job> {
             Priority::Normal => PriorityLevel::Normal,
             Priority::Low => PriorityLevel::Low,
         }
+    }
+
+    fn stated_cost(&self, budget_name: &str) -> Option<u64> {
+        self.hop_request().cost(budget_name)
+    }
+
+    fn has_carried_charge(&self) -> bool {
+        let hop = self.hop_state.as_ref();
+        hop.is_some_and(|hop| hop.carried_charge.is_some())
+    }
+
+    fn take_carried_charge(&mut self) -> Option<Charge> {
+        self.hop_state.as_mut()?.carried_charge.take()
     }
 }
 

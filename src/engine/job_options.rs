@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::request_settings::RequestSettings;
 use super::stop_condition::StopCondition;
 use crate::body_budget::BodyBudget;
-use crate::limits::{Retry, Timeouts};
+use crate::limits::{Budget, Retry, Timeouts};
 use crate::response_body::BodyHandler;
 use crate::schedule::Time;
 
@@ -15,6 +15,8 @@ use crate::schedule::Time;
 #[derive(Clone)]
 pub(crate) struct JobOptions {
     pub(crate) request_settings: Arc<RequestSettings>,
+    /// The budgets of all requests of the batch together.
+    pub(crate) budgets: Vec<Budget>,
     pub(crate) retry: Retry,
     pub(crate) timeouts: Timeouts,
     /// The timeout of each attempt of a request that has no timeout of its own.

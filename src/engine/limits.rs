@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
+use super::costs::{FetcherBudgets, budget_configs};
 use super::lane::JobLane;
 use super::tenant_handle::TenantHandle;
 use crate::limits::{
-    Breaker, Concurrency, Host, HostFn, KeyLimits, LimitSettings, Rate, RetryBudget,
+    Breaker, Budget, Concurrency, Host, HostFn, KeyLimits, LimitSettings, Rate, RetryBudget,
 };
 use crate::request::{Request, origin};
 use crate::schedule::{
@@ -26,6 +27,8 @@ pub(crate) struct EngineLimits {
     pub(crate) limits_by_origin: HashMap<Box<str>, LaneLimits>,
     /// Limits of the `limit_by` keys that were configured with `FetcherBuilder::limits_for`.
     pub(crate) limits_by_key: HashMap<Box<str>, LaneLimits>,
+    /// The budgets of the Fetcher, of the origins and of the keys.
+    pub(crate) budgets: FetcherBudgets,
     /// The user's callback that returns the settings of an origin without configured limits.
     pub(crate) host_fn: Option<Arc<HostFn>>,
     pub(crate) limit_by: Option<LimitByFn>,
@@ -161,15 +164,25 @@ impl LaneLimits {
     /// Overrides these limits with the limits that are set for a `limit_by` key.
     pub(crate) fn with_key_limits(self, key_limits: &KeyLimits) -> Self {
         self.with_concurrency_and_rate(key_limits.concurrency, key_limits.rate)
+            .with_budgets(&key_limits.budgets)
     }
 
     /// Overrides these limits with the limits that are set for a host.
     pub(crate) fn with_host_settings(self, host: &Host) -> Self {
-        let mut limits = self.with_concurrency_and_rate(host.concurrency, host.rate);
+        let mut limits = self
+            .with_concurrency_and_rate(host.concurrency, host.rate)
+            .with_budgets(&host.budgets);
         if let Some(breaker) = host.breaker {
             limits.breaker = breaker.into();
         }
         limits
+    }
+
+    fn with_budgets(mut self, budgets: &[Budget]) -> Self {
+        if !budgets.is_empty() {
+            self.budgets = Some(budget_configs(budgets).into());
+        }
+        self
     }
 
     fn with_concurrency_and_rate(

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::Engine;
 use super::job::Job;
 use super::state::{EngineTask, Transaction};
-use crate::schedule::Slot;
+use crate::schedule::{CostOutcome, Slot};
 use crate::wire::PendingLookup;
 
 /// A task that waits for a lookup permit, since the number of concurrent DNS lookups is limited.
@@ -39,7 +39,7 @@ impl Drop for LookupPermitWait {
 
 impl Transaction<'_> {
     /// Requeues a started job whose name lookup has to wait for a permit, and settles (returns) the
-    /// job's slot. This start of the job does not count against any rate.
+    /// job's slot. This start of the job counts against no rate, and costs nothing of any budget.
     pub(super) fn requeue_until_lookup_permit(
         &mut self,
         mut slot: Slot,
@@ -54,6 +54,7 @@ impl Transaction<'_> {
         let handle = runtime.map(|(_, handle)| handle.clone());
         let schedule = self.schedule_mut();
         schedule.undo_unsent_start(&mut slot);
+        schedule.settle_costs(&slot, CostOutcome::Unsent, now);
         let requeued = match handle {
             Some(handle) => schedule.requeue(&slot, job, now, now).map(|()| handle),
             None => Err(job),

@@ -43,6 +43,7 @@ mod batch_state;
 mod cancel_flag;
 mod commands;
 mod control;
+mod costs;
 mod decision;
 mod enqueue;
 mod guarded_exchange;
@@ -83,6 +84,7 @@ use tokio::time::Instant;
 
 pub(crate) use batch_state::WakeConditions;
 pub(crate) use control::{BatchCommand, BatchControl, ControlOwner};
+pub(crate) use costs::FetcherBudgets;
 pub(crate) use job::Job;
 pub(crate) use job_options::JobOptions;
 pub(crate) use limits::{EngineLimits, LimitByFn};
@@ -126,7 +128,7 @@ impl Engine {
         Self {
             transport,
             epoch: Instant::now(),
-            state: Mutex::new(State::new(limits.overall_limits)),
+            state: Mutex::new(State::new(&limits)),
             queued_job_count: AtomicUsize::new(0),
             throughput: Mutex::new(Throughput::starting_at(Time::default())),
             limits,

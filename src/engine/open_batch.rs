@@ -8,6 +8,7 @@ use tokio::runtime::Id;
 
 use super::batch_state::WakeConditions;
 use super::control::BatchControl;
+use super::costs::budget_configs;
 use super::job::Job;
 use super::job_options::JobOptions;
 use super::tenant_handle::TenantHandle;
@@ -49,6 +50,10 @@ impl OpenBatch {
             engine.update_deferring_effects(|tx| {
                 let runtime = tx.runtimes_mut().register_batch_or_fetch(current_runtime);
                 let batch = tx.add_batch(limits, tenant, runtime, Some(control));
+                if !options.budgets.is_empty() {
+                    let budgets = budget_configs(&options.budgets);
+                    tx.schedule_mut().add_batch_budgets(batch, &budgets);
+                }
                 tx.set_expects_more_inputs(batch, true);
                 control_state.open_and_apply_kept_commands(tx, batch);
                 (batch, runtime)
@@ -144,10 +149,10 @@ impl Drop for OpenBatch {
         let ((), effects) = {
             let mut control_state = self.control.lock();
             self.engine.update_deferring_effects(|tx| {
-                control_state.end_batch_and_keep_progress(
-                    tx.state().batch_result_counts(self.batch_id),
-                    tx.now(),
-                );
+                let now = tx.now();
+                let counts = tx.state().batch_result_counts(self.batch_id);
+                let budgets = tx.state().budget_levels_for_batch(self.batch_id, now);
+                control_state.end_batch_and_keep_progress(counts, budgets, now);
                 tx.remove_batch(self.batch_id);
                 tx.unregister_batch_or_fetch(self.runtime_id);
             })

@@ -7,8 +7,10 @@ use super::control::{BatchControl, ControlState};
 use super::result_counts::ResultCounts;
 use super::state::State;
 use super::throughput::Throughput;
-use crate::progress::{HostProgress, Progress, Snapshot, WaitReason, Waiting};
-use crate::schedule::{BatchId, BlockReason, LaneLoad, ScheduleStats, Time};
+use crate::progress::{
+    BudgetLevel, BudgetScope, HostProgress, Progress, Snapshot, WaitReason, Waiting,
+};
+use crate::schedule::{self, BatchId, BlockReason, LaneLoad, ScheduleStats, Time};
 
 impl Engine {
     /// Progress of an open batch. `delivered` is the number of results that the consumer has taken.
@@ -18,7 +20,7 @@ impl Engine {
         throughput: &mut Throughput,
         delivered: usize,
     ) -> Progress {
-        let (now, counts, inputs_pulled, stats) = self.read_state(|state| {
+        let (now, counts, inputs_pulled, stats, budgets) = self.read_state(|state| {
             let now = self.now();
             let (mut counts, inputs_pulled) = match state.batch(batch) {
                 Some(batch) => (batch.result_counts, batch.pulled_input_count()),
@@ -26,7 +28,8 @@ impl Engine {
             };
             counts.body_bytes += state.body_bytes_in_flight(Some(batch));
             let stats = state.schedule().batch_stats(batch, now);
-            (now, counts, inputs_pulled, stats)
+            let budgets = state.budget_levels_for_batch(batch, now);
+            (now, counts, inputs_pulled, stats, budgets)
         });
         let undelivered_results = counts.completed().saturating_sub(delivered);
         build_progress(
@@ -37,6 +40,7 @@ impl Engine {
             undelivered_results,
             stats,
         )
+        .with_budgets(budgets)
     }
 
     /// Progress of all batches and single fetches.
@@ -45,9 +49,11 @@ impl Engine {
             .throughput
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let (now, totals, stats) = self.read_state(|state| {
+        let (now, totals, stats, budgets) = self.read_state(|state| {
             let now = self.now();
-            (now, state.totals(), state.schedule().overall_stats(now))
+            let schedule = state.schedule();
+            let (stats, budgets) = (schedule.overall_stats(now), schedule.budget_levels(now));
+            (now, state.totals(), stats, budgets)
         });
         let counts = totals.result_counts;
         let inputs_pulled = counts.completed() + stats.in_flight_count + stats.total_queued_count();
@@ -59,7 +65,8 @@ impl Engine {
             inputs_pulled,
             undelivered_results,
             stats,
-        );
+        )
+        .with_budgets(budgets.into_iter().map(budget_level).collect());
         let (open, idle) = self.transport.open_and_idle_connection_counts();
         Snapshot::new(progress, totals.open_batch_count, open, idle)
     }
@@ -78,6 +85,22 @@ impl State {
     pub(super) fn batch_result_counts(&self, batch: BatchId) -> ResultCounts {
         self.batch(batch)
             .map_or_else(ResultCounts::default, |batch| batch.result_counts)
+    }
+
+    /// The budgets that apply to a batch: its own, those of the sibling and the Fetcher, and those
+    /// of all hosts.
+    pub(super) fn budget_levels_for_batch(&self, batch: BatchId, now: Time) -> Vec<BudgetLevel> {
+        let tenant = self.schedule().tenant_of_batch(batch);
+        let applies = |scope: &schedule::BudgetScope| match scope {
+            schedule::BudgetScope::Tenant(other) => Some(*other) == tenant,
+            schedule::BudgetScope::Batch(other) => *other == batch,
+            schedule::BudgetScope::Overall | schedule::BudgetScope::Lane(_) => true,
+        };
+        let levels = self.schedule().budget_levels(now).into_iter();
+        levels
+            .filter(|level| applies(&level.scope))
+            .map(budget_level)
+            .collect()
     }
 
     fn totals(&self) -> Totals {
@@ -116,9 +139,15 @@ impl BatchControl {
 
 impl ControlState {
     /// Ends the batch, and keeps its final progress.
-    pub(super) fn end_batch_and_keep_progress(&mut self, counts: ResultCounts, now: Time) {
+    pub(super) fn end_batch_and_keep_progress(
+        &mut self,
+        counts: ResultCounts,
+        budgets: Vec<BudgetLevel>,
+        now: Time,
+    ) {
         if let Self::Open { throughput, .. } = self {
-            *self = Self::Ended(final_progress(throughput, now, counts));
+            let progress = final_progress(throughput, now, counts).with_budgets(budgets);
+            *self = Self::Ended(progress);
         }
     }
 }
@@ -147,6 +176,7 @@ fn build_progress(
         waiting_counts: Waiting {
             waiting_for_concurrency: stats.queued_count_for_reason(BlockReason::Concurrency),
             waiting_for_rate: stats.queued_count_for_reason(BlockReason::Rate),
+            waiting_for_budget: stats.queued_count_for_reason(BlockReason::Budget),
             waiting_for_backoff: stats.queued_count_for_reason(BlockReason::Backoff),
             waiting_for_breaker: stats.queued_count_for_reason(BlockReason::Breaker),
             waiting_for_token: stats.queued_count_for_reason(BlockReason::LaneHeld),
@@ -158,6 +188,7 @@ fn build_progress(
         elapsed: throughput.elapsed(now),
         completed_per_second: throughput.completed_per_second(now, counts.completed()),
         busiest_hosts: stats.busiest_lanes.into_iter().map(host_progress).collect(),
+        budgets: Vec::new(),
         has_ended: false,
     }
 }
@@ -167,6 +198,7 @@ fn host_progress(load: LaneLoad) -> HostProgress {
         host: load.lane_key,
         waiting: load.queued_count,
         in_flight: load.in_flight_count,
+        blocking_budget: load.blocking_budget,
         wait_reason: match load.block_reason {
             BlockReason::Concurrency => WaitReason::Concurrency,
             BlockReason::Rate => WaitReason::Rate,
@@ -174,8 +206,24 @@ fn host_progress(load: LaneLoad) -> HostProgress {
             BlockReason::Breaker => WaitReason::Breaker,
             BlockReason::LaneHeld => WaitReason::Token,
             BlockReason::BatchPaused => WaitReason::Paused,
-            // No setting adds budgets yet.
-            BlockReason::Budget => WaitReason::Rate,
+            BlockReason::Budget => WaitReason::Budget,
         },
+    }
+}
+
+fn budget_level(level: schedule::BudgetLevel) -> BudgetLevel {
+    let (scope, host) = match level.scope {
+        schedule::BudgetScope::Overall => (BudgetScope::Fetcher, None),
+        schedule::BudgetScope::Tenant(_) => (BudgetScope::Sibling, None),
+        schedule::BudgetScope::Batch(_) => (BudgetScope::Batch, None),
+        schedule::BudgetScope::Lane(host) => (BudgetScope::Host, Some(host)),
+    };
+    BudgetLevel {
+        name: level.name,
+        scope,
+        host,
+        level: level.level,
+        capacity: level.capacity,
+        waiting: level.waiting_job_count,
     }
 }

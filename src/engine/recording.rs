@@ -72,6 +72,19 @@ impl Job {
         self.result = Some(Err(error));
     }
 
+    /// Ends a queued job with `error`. A job with the result of an earlier attempt keeps that
+    /// result.
+    pub(super) fn end_before_start(&mut self, error: Error) {
+        if self.result.is_some() {
+            return;
+        }
+        if self.earlier_hop_timings() == Timings::default() {
+            self.result = Some(Err(error));
+        } else {
+            self.record_final_error(error, &HopStats::default());
+        }
+    }
+
     fn record_attempt(
         &mut self,
         outcome: Result<Response, Error>,

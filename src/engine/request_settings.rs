@@ -5,6 +5,7 @@ use url::Url;
 use super::tokens::TokenCells;
 use crate::error::{Error, ErrorKind};
 use crate::exchange::ExchangeSettings;
+use crate::limits::Budget;
 use crate::redirect_policy::RedirectPolicy;
 
 /// How a Fetcher makes requests, apart from limits and retries. Siblings (Fetchers that share an
@@ -12,6 +13,8 @@ use crate::redirect_policy::RedirectPolicy;
 pub(crate) struct RequestSettings {
     pub(crate) exchange_settings: ExchangeSettings,
     pub(crate) token_cells: TokenCells,
+    /// The budgets of a sibling with limits of its own.
+    pub(crate) sibling_budgets: Vec<Budget>,
     pub(crate) max_redirects: u32,
     pub(crate) redirect_policy: RedirectPolicy,
     pub(crate) https_only: bool,

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Weak};
 
 use super::Engine;
-use crate::limits::LimitSettings;
+use super::costs::budget_configs;
+use crate::limits::{Budget, LimitSettings};
 use crate::schedule::TenantId;
 
 /// A tenant of the engine's schedule. Dropping the handle removes the tenant.
@@ -18,8 +19,13 @@ pub(crate) struct TenantHandle {
 }
 
 impl TenantHandle {
-    /// Adds a tenant with the total limits in `settings`. Limits per host are ignored.
-    pub(crate) fn add_to_engine(engine: &Arc<Engine>, settings: &LimitSettings) -> Arc<Self> {
+    /// Adds a tenant with the total limits in `settings` and with budgets. Limits per host are
+    /// ignored.
+    pub(crate) fn add_to_engine(
+        engine: &Arc<Engine>,
+        settings: &LimitSettings,
+        budgets: &[Budget],
+    ) -> Arc<Self> {
         let clamped = |concurrency| engine.limits.clamped_concurrency(concurrency);
         let settings = LimitSettings {
             concurrency: settings.concurrency.map(clamped),
@@ -28,7 +34,12 @@ impl TenantHandle {
         let limits = settings.overall_limits();
         Arc::new(Self {
             engine: Arc::downgrade(engine),
-            tenant_id: engine.update(|tx| tx.schedule_mut().add_tenant(limits)),
+            tenant_id: engine.update(|tx| {
+                let schedule = tx.schedule_mut();
+                let tenant = schedule.add_tenant(limits);
+                schedule.add_tenant_budgets(tenant, &budget_configs(budgets));
+                tenant
+            }),
             concurrency: settings.concurrency,
         })
     }

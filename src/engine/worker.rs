@@ -15,6 +15,7 @@ use tokio::time::sleep_until;
 
 use super::Engine;
 use super::announced_limits::apply_announced_limits;
+use super::costs::{CostSettlement, ExchangeCost};
 use super::decision::{AttemptSoFar, HeadDecider, HeadDecisions};
 use super::guarded_exchange::{ExchangeTimer, GuardedExchange, catch_panic};
 use super::hop_stats::HopStats;
@@ -202,7 +203,7 @@ impl Worker {
         }
         let stats = HopStats::measure_hop(&self.hop_clock, job.queued_at, self.hop_started_at, now);
         let ExchangeOutcome {
-            result,
+            mut result,
             announced_limits,
             head_decisions,
         } = outcome;
@@ -212,6 +213,8 @@ impl Worker {
             self.hop_clock.phase(),
         );
         let lane = slot.lane_id();
+        let mut settlement =
+            CostSettlement::of_exchange(&self.engine, &job, &mut result, stats.maybe_sent);
         let decision = job.decide_and_record_hop(&self.engine, lane, result, stats, head_decisions);
         if decision.next_step == NextStep::Deliver {
             job.drain_batch_if_stop_condition_met();
@@ -219,6 +222,11 @@ impl Worker {
         job.release_body_reservation_unless_result(decision);
         let (next, effects) = self.engine.update_and_take_next_job(self.id, now, |tx| {
             let schedule = tx.schedule_mut();
+            if let Some(settlement) = &mut settlement
+                && decision.next_step != NextStep::RenewToken
+            {
+                settlement.settle_costs(schedule, &slot, now);
+            }
             apply_announced_limits(schedule, &slot, &announced_limits, now);
             if let Some(observation) = observation {
                 schedule.record_exchange_outcome(&slot, observation, now);
@@ -234,6 +242,9 @@ impl Worker {
             self.sticky_connection.return_to_pool();
         }
         drop(effects);
+        if let Some(settlement) = &settlement {
+            settlement.trace_settled_costs();
+        }
     }
 }
 
@@ -268,6 +279,7 @@ impl Drop for Worker {
             ErrorKind::Cancelled
         };
         let stats = HopStats::measure_hop(&self.hop_clock, job.queued_at, self.hop_started_at, now);
+        let cost = ExchangeCost::without_response(stats.maybe_sent);
         job.record_final_error(Error::from_kind(reason), &stats);
         self.engine.update(|tx| {
             tx.remove_worker(self.id);
@@ -275,7 +287,9 @@ impl Drop for Worker {
                 tx.end_runtime_and_cancel_queued(self.id.runtime_id);
             }
             tx.deliver_job(job, reason);
-            tx.schedule_mut().settle(slot);
+            let schedule = tx.schedule_mut();
+            schedule.settle_costs(&slot, cost.outcome(), now);
+            schedule.settle(slot);
         });
     }
 }

@@ -71,8 +71,8 @@ use crate::response::Response;
 /// With the default capacity, at least 96 % of the units can be used.
 ///
 /// A single request that costs more than the capacity can never start. It fails with
-/// [`ErrorKind::Budget`](crate::ErrorKind::Budget) at once, without delaying other requests. Set
-/// `burst` to the cost of the largest request, or more.
+/// [`ErrorKind::Budget`](crate::ErrorKind::Budget) at once, without delaying other requests. If
+/// single requests cost more than `units / 40`, set `burst` to the cost of the largest one.
 ///
 /// # Which requests pay
 ///
@@ -181,11 +181,15 @@ impl Budget {
     /// [`ErrorKind::Budget`](crate::ErrorKind::Budget), unsent. While requests in flight may still
     /// be refunded enough, the requests wait for their end.
     ///
+    /// What is left of a total is kept as long as the Fetcher or the batch that has it. A total
+    /// that [`host_fn`](crate::FetcherBuilder::host_fn) returns therefore needs memory for each
+    /// host.
+    ///
     /// # Panics
     ///
     /// Panics if `units` is zero.
     ///
-    /// ```no_run
+    /// ```
     /// use fanout::{Budget, ErrorKind, Fetcher, Mock, Request};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
@@ -275,9 +279,12 @@ impl Budget {
     /// [file](crate::RequestBuilder::save_to) or a [handler](crate::Batch::read_with), the function
     /// is called with the response without its body.
     ///
+    /// A cost above the stated one puts the budget into debt, without a bound. If the server that
+    /// reports the cost is not trusted, limit the returned cost.
+    ///
     /// The returned cost applies to all budgets of this name. If several budgets of this name with
     /// a function apply to a request, the first one that returns a cost counts: that of the host,
-    /// then that of the batch, then that of the Fetcher.
+    /// then those of the batch, of the sibling and of the Fetcher.
     ///
     /// If the function panics, the request ends with
     /// [`ErrorKind::Panicked`](crate::ErrorKind::Panicked), and the stated cost remains. The error
@@ -321,7 +328,6 @@ impl Budget {
         }
     }
 
-    #[allow(dead_code)]
     /// The refill, which keeps every period within the units of the budget. `None` if the budget is
     /// a total.
     pub(crate) fn refill(&self) -> Option<BudgetRefill> {
@@ -356,7 +362,6 @@ impl Budget {
 /// Longer periods do not fit into 64 bits of nanoseconds, with the 1 % that is added.
 const LONGEST_PERIOD: Duration = Duration::from_secs(500 * 365 * 86_400);
 
-#[allow(dead_code)]
 /// The number of units that are refilled in a period.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BudgetRefill {
@@ -372,7 +377,6 @@ type ActualCostCallback = dyn Fn(&Response) -> Option<u64> + Send + Sync;
 pub(crate) struct ActualCostFn(Arc<ActualCostCallback>);
 
 impl ActualCostFn {
-    #[allow(dead_code)]
     /// Calls the user's function, which may panic.
     pub(crate) fn actual_cost(&self, response: &Response) -> Option<u64> {
         (self.0)(response)

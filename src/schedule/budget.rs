@@ -59,7 +59,7 @@ pub(super) enum BudgetScopeId {
 /// Why a job can never start.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) enum UnaffordableReason {
-    /// The cost is above the capacity of the budget.
+    /// The cost is above the capacity of a budget that is refilled.
     AboveCapacity,
     /// The cost is above what is left of a total, even if all unsettled charges were refunded.
     Exhausted,
@@ -71,6 +71,9 @@ pub(crate) struct UnaffordableJob<J> {
     pub(crate) job: J,
     pub(crate) budget_name: Arc<str>,
     pub(crate) reason: UnaffordableReason,
+    pub(crate) cost: u64,
+    /// The capacity of the budget, or what is left of a total.
+    pub(crate) available: u64,
 }
 
 /// The state of one budget.
@@ -210,11 +213,30 @@ impl Budget {
             return None;
         }
         match &self.balance {
-            _ if cost > self.capacity() => Some(UnaffordableReason::AboveCapacity),
-            Balance::Total(_) if i128::from(cost) > self.affordable_total() => {
-                Some(UnaffordableReason::Exhausted)
+            Balance::Total(_) => (i128::from(cost) > self.affordable_total())
+                .then_some(UnaffordableReason::Exhausted),
+            Balance::Rate(_) => {
+                (cost > self.capacity()).then_some(UnaffordableReason::AboveCapacity)
             }
-            Balance::Total(_) | Balance::Rate(_) => None,
+        }
+    }
+
+    /// Describes a job that this budget can never cover.
+    pub(super) fn unaffordable_job<J: Schedulable>(
+        &self,
+        job: J,
+        reason: UnaffordableReason,
+    ) -> UnaffordableJob<J> {
+        let available = match reason {
+            UnaffordableReason::AboveCapacity => self.capacity(),
+            UnaffordableReason::Exhausted => self.affordable_total().max(0) as u64,
+        };
+        UnaffordableJob {
+            cost: self.cost_of(&job),
+            job,
+            budget_name: Arc::clone(&self.name),
+            reason,
+            available,
         }
     }
 

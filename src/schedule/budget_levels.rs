@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::budget::BudgetScopeId;
+use super::budget::{Budget, BudgetScopeId};
 use super::tenant::TenantId;
-use super::{BatchId, Schedulable, Schedule, Time};
+use super::{BatchId, Schedulable, Schedule, Slot, Time};
 
 /// The jobs to which a budget applies.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -30,27 +30,62 @@ pub(crate) struct BudgetLevel {
     /// The number of queues that the budget has refused. A queue holds the jobs of one batch for
     /// one route.
     pub(crate) parked_queue_count: usize,
+    /// The number of ready jobs in these queues.
+    pub(crate) waiting_job_count: usize,
+}
+
+/// The charge of one request on one budget.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct ChargedBudget {
+    pub(crate) budget: BudgetLevel,
+    /// The cost that was charged at the start.
+    pub(crate) estimated_cost: u64,
 }
 
 impl<J: Schedulable> Schedule<J> {
     /// The levels of all budgets, in no particular order.
     pub(crate) fn budget_levels(&self, now: Time) -> Vec<BudgetLevel> {
-        let scope = |scope| match scope {
-            BudgetScopeId::Overall => BudgetScope::Overall,
-            BudgetScopeId::Tenant(tenant) => BudgetScope::Tenant(TenantId(tenant)),
-            BudgetScopeId::Lane(lane) => BudgetScope::Lane(Arc::clone(&self.lanes[lane].lane_key)),
-            BudgetScopeId::Batch(index) => BudgetScope::Batch(BatchId {
-                index,
-                batch_serial: self.batches[index].batch_serial,
-            }),
-        };
-        let budgets = self.budgets.iter().map(|(_, budget)| BudgetLevel {
+        let budgets = self.budgets.iter();
+        budgets
+            .map(|(_, budget)| self.budget_level(budget, now))
+            .collect()
+    }
+
+    /// The budgets that the request in `slot` has charged, and their levels.
+    pub(crate) fn charged_budgets(&self, slot: &Slot, now: Time) -> Vec<ChargedBudget> {
+        let charge = self.charge_of_start(slot);
+        let entries = charge.iter().flat_map(|charge| &charge.0);
+        entries
+            .filter_map(|entry| {
+                let budget = self.budgets.get(entry.budget)?;
+                (budget.serial == entry.budget_serial).then(|| ChargedBudget {
+                    budget: self.budget_level(budget, now),
+                    estimated_cost: entry.cost,
+                })
+            })
+            .collect()
+    }
+
+    fn budget_level(&self, budget: &Budget, now: Time) -> BudgetLevel {
+        let parked_queues = &budget.parking_lot.parked_queues;
+        let ready_job_count = |&queue: &usize| self.queues[queue].ready_jobs.len();
+        BudgetLevel {
             name: Arc::clone(&budget.name),
-            scope: scope(budget.scope),
+            scope: match budget.scope {
+                BudgetScopeId::Overall => BudgetScope::Overall,
+                BudgetScopeId::Tenant(tenant) => BudgetScope::Tenant(TenantId(tenant)),
+                BudgetScopeId::Lane(lane) => {
+                    BudgetScope::Lane(Arc::clone(&self.lanes[lane].lane_key))
+                }
+                BudgetScopeId::Batch(index) => BudgetScope::Batch(BatchId {
+                    index,
+                    batch_serial: self.batches[index].batch_serial,
+                }),
+            },
             level: budget.level(now),
             capacity: budget.capacity(),
-            parked_queue_count: budget.parking_lot.parked_queues.len(),
-        });
-        budgets.collect()
+            parked_queue_count: parked_queues.len(),
+            waiting_job_count: parked_queues.iter().map(ready_job_count).sum(),
+        }
     }
 }

@@ -10,20 +10,21 @@ use std::sync::Arc;
 use slab::Slab;
 
 use super::budget::{Budget, BudgetAnnouncement, BudgetScopeId};
+use super::state::Queue;
 use super::{Schedulable, Schedule, Slot, Time};
 
 /// The charge of one start, on every budget of its queue.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Charge(Box<[ChargeEntry]>);
+pub(crate) struct Charge(pub(super) Box<[ChargeEntry]>);
 
 /// The charge of one start on one budget.
 #[derive(Debug)]
-struct ChargeEntry {
+pub(super) struct ChargeEntry {
     /// The slab index of the budget.
-    budget: usize,
-    budget_serial: u64,
-    cost: u64,
+    pub(super) budget: usize,
+    pub(super) budget_serial: u64,
+    pub(super) cost: u64,
     is_settled: bool,
     /// [`Budget::charged_total`] after this charge.
     charged_total: u64,
@@ -67,7 +68,7 @@ pub(crate) enum CostOutcome<'a> {
 
 impl CostOutcome<'_> {
     /// The actual cost on one budget, for which `estimate` was charged.
-    fn actual_cost(self, budget_name: &str, estimate: u64) -> u64 {
+    pub(crate) fn actual_cost(self, budget_name: &str, estimate: u64) -> u64 {
         match self {
             Self::Unsent => 0,
             Self::Unknown => estimate,
@@ -154,6 +155,12 @@ impl<J: Schedulable> Schedule<J> {
         Some(charge)
     }
 
+    /// The charge of the request in `slot`. `None` if the request has no budgets, or if its charge
+    /// was taken.
+    pub(super) fn charge_of_start(&self, slot: &Slot) -> Option<&Charge> {
+        charge_of_start(&self.queues, slot)
+    }
+
     fn settle_unsettled_entries(
         &mut self,
         charge: &mut Charge,
@@ -194,11 +201,7 @@ impl<J: Schedulable> Schedule<J> {
     ) -> bool {
         let mut is_applied = false;
         let mut changed = Vec::new();
-        let budgets = self.queues[slot.queue].budgets.as_deref();
-        let charge = budgets.and_then(|budgets| {
-            let position = budgets.find_charge(slot.start_seq)?;
-            Some(&budgets.charges[position].1)
-        });
+        let charge = charge_of_start(&self.queues, slot);
         for entry in charge.iter().flat_map(|charge| &charge.0) {
             let Some(budget) = find_charged_budget(&mut self.budgets, entry) else {
                 continue;
@@ -217,6 +220,14 @@ impl<J: Schedulable> Schedule<J> {
         }
         is_applied
     }
+}
+
+/// The charge of the request in `slot`. `None` if the request has no budgets, or if its charge was
+/// taken.
+fn charge_of_start<'a, J>(queues: &'a Slab<Queue<J>>, slot: &Slot) -> Option<&'a Charge> {
+    let budgets = queues[slot.queue].budgets.as_deref()?;
+    let position = budgets.find_charge(slot.start_seq)?;
+    Some(&budgets.charges[position].1)
 }
 
 /// The budget of a charge, unless the budget has been removed with its lane or batch.

@@ -143,7 +143,7 @@ use budget::Budget;
 pub(crate) use budget::{
     BudgetAnnouncement, BudgetConfig, BudgetKind, UnaffordableJob, UnaffordableReason,
 };
-pub(crate) use budget_levels::{BudgetLevel, BudgetScope};
+pub(crate) use budget_levels::{BudgetLevel, BudgetScope, ChargedBudget};
 pub(crate) use charge::{Charge, CostOutcome};
 use evict::EvictionCandidate;
 use gate::Gate;

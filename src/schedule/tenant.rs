@@ -73,6 +73,13 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
+    /// The tenant to which a batch belongs.
+    pub(crate) fn tenant_of_batch(&self, batch: BatchId) -> Option<TenantId> {
+        let found = self.batches.get(batch.index)?;
+        let found = Some(found).filter(|found| found.batch_serial == batch.batch_serial)?;
+        found.tenant.map(TenantId)
+    }
+
     /// Records that a batch of a tenant has left the schedule.
     pub(super) fn decrement_batch_count_of_tenant(&mut self, tenant: usize) {
         self.tenants[tenant].batch_count -= 1;

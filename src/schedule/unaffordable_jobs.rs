@@ -4,9 +4,7 @@
 //! total ends when the total can no longer cover its cost: at once if nothing is left of the total,
 //! and otherwise when the job is the first of its queue.
 
-use std::sync::Arc;
-
-use super::budget::{UnaffordableJob, UnaffordableReason};
+use super::budget::UnaffordableReason;
 use super::state::Queue;
 use super::{Schedulable, Schedule};
 
@@ -33,11 +31,8 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     fn add_unaffordable_job(&mut self, job: J, budget: usize, reason: UnaffordableReason) {
-        self.unaffordable_jobs.push(UnaffordableJob {
-            job,
-            budget_name: Arc::clone(&self.budgets[budget].name),
-            reason,
-        });
+        let unaffordable = self.budgets[budget].unaffordable_job(job, reason);
+        self.unaffordable_jobs.push(unaffordable);
     }
 
     /// Returns the job, unless a budget of its queue can never cover its cost. Such a job joins the
@@ -102,11 +97,10 @@ impl<J: Schedulable> Schedule<J> {
             if !jobs.is_empty() {
                 changed.push((index, queue.batch, jobs.len()));
             }
-            let unaffordable = jobs.into_iter().map(|job| UnaffordableJob {
-                job,
-                budget_name: Arc::clone(&exhausted.name),
-                reason: UnaffordableReason::Exhausted,
-            });
+            let reason = UnaffordableReason::Exhausted;
+            let unaffordable = jobs
+                .into_iter()
+                .map(|job| exhausted.unaffordable_job(job, reason));
             self.unaffordable_jobs.extend(unaffordable);
         }
         for (queue, batch, count) in changed {

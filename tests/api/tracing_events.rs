@@ -8,7 +8,9 @@ use std::fmt::{self, Debug};
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use fanout::{ErrorKind, Fetcher, Host, Mock, MockResponse, Request, RequestBuilder, Retry};
+use fanout::{
+    Budget, ErrorKind, Fetcher, Host, Mock, MockResponse, Request, RequestBuilder, Retry,
+};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Instrument, Metadata, Subscriber, info_span};
@@ -115,6 +117,46 @@ fn records_within(name: &str, target: &str) -> Vec<TraceRecord> {
         record.target == target && record.spans.first().is_some_and(|first| first == name)
     };
     records.iter().filter(matches).cloned().collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn settled_costs_are_events_within_the_request_span() {
+    if !own_process::is_child() {
+        return own_process::run(test_path!(settled_costs_are_events_within_the_request_span));
+    }
+    shared_log();
+    let mock = Mock::new().fallback("70");
+    let tokens =
+        Budget::per_minute("tokens", 4_000).settle(|response| response.text().parse().ok());
+    let host = Host::new().budget(tokens);
+    let fetcher = Fetcher::builder()
+        .transport(mock)
+        .host("http://a.example", host)
+        .budget(Budget::total("calls", 5).default_cost(1))
+        .build()
+        .unwrap();
+    let request = Request::get("http://a.example/").cost("tokens", 60);
+    let fetch = async { fetcher.fetch(request).await };
+    fetch
+        .instrument(info_span!("a_settled_fetch"))
+        .await
+        .unwrap();
+
+    let events = records_within("a_settled_fetch", "fanout::budget");
+    let fields: Vec<&str> = events.iter().map(|event| event.fields.trim_end()).collect();
+    assert_eq!(
+        fields,
+        [
+            "message=cost settled budget=\"tokens\" host=\"http://a.example\" estimated=60 actual=70 \
+             level=30 capacity=100 waiting=0",
+            "message=cost settled budget=\"calls\" estimated=1 actual=1 level=4 capacity=5 waiting=0",
+        ]
+    );
+    assert!(
+        events
+            .iter()
+            .all(|event| event.spans == ["a_settled_fetch", "request"])
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,9 @@
 //! Tests of the engine over a [`Mock`] on tokio's paused clock: exact times and counts, no sockets.
 
 mod batch_control;
+mod budget_scopes;
+mod budget_settings;
+mod budget_settlement;
 mod budgets;
 mod cancellation;
 mod circuit_breaker;
@@ -26,7 +29,9 @@ mod waiting_requests;
 
 use std::time::Duration;
 
-use fanout::{Fetcher, FetcherBuilder, Mock, MockResponse, Response, Result};
+use fanout::{
+    Budget, Fetcher, FetcherBuilder, Mock, MockResponse, Request, RequestBuilder, Response, Result,
+};
 use tokio::time::Instant;
 
 /// Returns a builder whose transport is `mock`.
@@ -74,4 +79,28 @@ fn all_ok(results: &[Result<Response>]) -> bool {
             .as_ref()
             .is_ok_and(|response| response.status() == 200)
     })
+}
+
+/// Returns a budget of one unit per second with a capacity of 10 units.
+fn one_per_second(name: &'static str) -> Budget {
+    // 110 - 10 + 1 units are refilled in 1.01 × 100 s.
+    Budget::per(name, 110, secs(100)).burst(10)
+}
+
+/// Yields `count` requests to one host, each with this cost on a budget.
+fn requests_with_cost(
+    host: &'static str,
+    count: usize,
+    budget: &'static str,
+    cost: u64,
+) -> impl Iterator<Item = RequestBuilder> + Send + Clone + 'static {
+    urls(host, count).map(move |url| Request::get(url).cost(budget, cost))
+}
+
+/// Returns the level of the first budget with this name.
+fn budget_level(fetcher: &Fetcher, name: &str) -> i64 {
+    let snapshot = fetcher.snapshot();
+    let budgets = snapshot.progress().budgets();
+    let found = budgets.iter().find(|budget| budget.name() == name);
+    found.unwrap().level()
 }

@@ -19,14 +19,16 @@ pub(super) use transaction::Transaction;
 
 use super::Engine;
 use super::batch_state::BatchState;
+use super::costs::budget_configs;
 use super::job::Job;
+use super::limits::EngineLimits;
 use super::result_counts::ResultCounts;
 use super::result_slot::ResultSlot;
 use super::runtimes::Runtimes;
 use super::shared_worker_state::SharedWorkerState;
 use super::worker::WorkerId;
 use crate::error::ErrorKind;
-use crate::schedule::{BatchId, GateLimits, LaneId, Schedule, Slot};
+use crate::schedule::{BatchId, LaneId, Schedule, Slot};
 
 pub(super) struct State {
     schedule: Schedule<Box<Job>>,
@@ -65,9 +67,11 @@ impl Engine {
 }
 
 impl State {
-    pub(super) fn new(limits: GateLimits) -> Self {
+    pub(super) fn new(limits: &EngineLimits) -> Self {
+        let mut schedule = Schedule::new(limits.overall_limits);
+        schedule.add_overall_budgets(&budget_configs(&limits.budgets.overall));
         Self {
-            schedule: Schedule::new(limits),
+            schedule,
             batches: Vec::new(),
             ended_batch_result_counts: ResultCounts::default(),
             runtimes: Runtimes::default(),

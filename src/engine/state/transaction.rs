@@ -10,6 +10,7 @@ use super::{Effects, EngineTask, State};
 use crate::engine::Engine;
 use crate::engine::batch_state::BatchState;
 use crate::engine::control::BatchControl;
+use crate::engine::costs::end_unaffordable_job;
 use crate::engine::job::Job;
 use crate::engine::result_slot::ResultSlot;
 use crate::engine::runtimes::Runtimes;
@@ -17,7 +18,8 @@ use crate::engine::shared_worker_state::SharedWorkerState;
 use crate::engine::worker::{Worker, WorkerId};
 use crate::error::ErrorKind;
 use crate::schedule::{
-    BatchId, BatchLimits, LaneId, Schedule, Slot, StartDecision, TenantId, Time,
+    BatchId, BatchLimits, CostOutcome, LaneId, Schedulable as _, Schedule, Slot, StartDecision,
+    TenantId, Time,
 };
 
 impl Engine {
@@ -135,7 +137,10 @@ impl<'a> Transaction<'a> {
     }
 
     /// Drops jobs once the lock is released.
-    pub(in crate::engine) fn defer_job_drop(&mut self, jobs: Vec<Box<Job>>) {
+    pub(in crate::engine) fn defer_job_drop(&mut self, mut jobs: Vec<Box<Job>>) {
+        for job in &mut jobs {
+            self.settle_carried_charge(job);
+        }
         self.effects.jobs_to_drop.extend(jobs);
     }
 
@@ -274,6 +279,7 @@ impl<'a> Transaction<'a> {
         mut job: Box<Job>,
         reason: impl Fn(&State, &Job) -> ErrorKind,
     ) {
+        self.settle_carried_charge(&mut job);
         job.complete_result_with_history(|job| reason(&self.state, job));
         match job.result_slot.take() {
             Some(result_slot) if result_slot.is_abandoned() => self.effects.jobs_to_drop.push(job),
@@ -292,41 +298,29 @@ impl<'a> Transaction<'a> {
         }
     }
 
+    /// Settles the charge of a job that was going to be repeated, but never starts again.
+    fn settle_carried_charge(&mut self, job: &mut Box<Job>) {
+        if let Some(charge) = job.take_carried_charge() {
+            let now = self.now();
+            self.schedule_mut()
+                .settle_charge(charge, CostOutcome::Unknown, now);
+        }
+    }
+
     /// Starts every job that may start. The first started job of the runtime `worker_runtime` is
     /// returned, for an existing worker. Every other started job gets a new worker.
     fn start_ready_jobs(&mut self, worker_runtime: Option<Id>) -> Option<(Slot, Box<Job>)> {
         let now = self.now();
         let mut worker_job = None;
         let next_wakeup = loop {
-            match self.state.schedule.start_next_job(now) {
-                StartDecision::Start(slot, job) => {
-                    match self.state.runtime_of_batch(slot.batch_id()) {
-                        Some((runtime, _))
-                            if worker_runtime == Some(runtime) && worker_job.is_none() =>
-                        {
-                            worker_job = Some((slot, job));
-                        }
-                        Some((runtime, handle)) => {
-                            let handle = handle.clone();
-                            self.start_worker(runtime, handle, slot, job, now);
-                        }
-                        None => {
-                            self.deliver_job(job, ErrorKind::Cancelled);
-                            self.state.schedule.settle(slot);
-                        }
-                    }
-                }
-                StartDecision::WaitUntil(at) => break Some(at),
-                StartDecision::WaitForChange => break None,
+            let next_wakeup = self.start_jobs(worker_runtime, &mut worker_job, now);
+            self.may_have_ready_jobs = false;
+            self.deliver_jobs_that_never_start();
+            // The delivery of a job with a carried charge may let other jobs start.
+            if !self.may_have_ready_jobs {
+                break next_wakeup;
             }
         };
-        for job in self.state.schedule.take_rejected_jobs() {
-            let reason = self.state.error_kind_of_unstartable_job(&job);
-            self.deliver_job(job, reason);
-        }
-        for job in self.state.schedule.take_unreachable_jobs() {
-            self.deliver_job(job, ErrorKind::HostDown);
-        }
         self.wake_consumers_for_more_inputs(now);
         let queued = self.state.schedule.queued_count();
         self.engine.queued_job_count.store(queued, Relaxed);
@@ -336,6 +330,56 @@ impl<'a> Transaction<'a> {
             self.effects.tasks_to_spawn.extend(tasks);
         }
         worker_job
+    }
+
+    /// Starts every job that may start, and returns when to look for the next one. The first
+    /// started job of the runtime `worker_runtime` becomes the `worker_job`, if there is none.
+    fn start_jobs(
+        &mut self,
+        worker_runtime: Option<Id>,
+        worker_job: &mut Option<(Slot, Box<Job>)>,
+        now: Time,
+    ) -> Option<Time> {
+        loop {
+            match self.state.schedule.start_next_job(now) {
+                StartDecision::Start(slot, job) => {
+                    match self.state.runtime_of_batch(slot.batch_id()) {
+                        Some((runtime, _))
+                            if worker_runtime == Some(runtime) && worker_job.is_none() =>
+                        {
+                            *worker_job = Some((slot, job));
+                        }
+                        Some((runtime, handle)) => {
+                            let handle = handle.clone();
+                            self.start_worker(runtime, handle, slot, job, now);
+                        }
+                        None => {
+                            self.deliver_job(job, ErrorKind::Cancelled);
+                            let schedule = &mut self.state.schedule;
+                            schedule.settle_costs(&slot, CostOutcome::Unsent, now);
+                            schedule.settle(slot);
+                        }
+                    }
+                }
+                StartDecision::WaitUntil(at) => return Some(at),
+                StartDecision::WaitForChange => return None,
+            }
+        }
+    }
+
+    /// Delivers the jobs that the schedule has given up.
+    fn deliver_jobs_that_never_start(&mut self) {
+        for job in self.state.schedule.take_rejected_jobs() {
+            let reason = self.state.error_kind_of_unstartable_job(&job);
+            self.deliver_job(job, reason);
+        }
+        for job in self.state.schedule.take_unreachable_jobs() {
+            self.deliver_job(job, ErrorKind::HostDown);
+        }
+        for unaffordable in self.state.schedule.take_unaffordable_jobs() {
+            let job = end_unaffordable_job(unaffordable);
+            self.deliver_job(job, ErrorKind::Budget);
+        }
     }
 
     fn start_worker(&mut self, runtime: Id, handle: Handle, slot: Slot, job: Box<Job>, now: Time) {

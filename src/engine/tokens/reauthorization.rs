@@ -16,8 +16,8 @@ impl Job {
 }
 
 impl Transaction<'_> {
-    /// Queues a job whose token was refused. Starts a token refresh unless the token was replaced
-    /// after the request was sent.
+    /// Queues a job whose token was refused. The charge on its budgets pays for the repetition,
+    /// too. Starts a token refresh unless the token was replaced after the request was sent.
     ///
     /// # Errors
     ///
@@ -25,7 +25,7 @@ impl Transaction<'_> {
     pub(in crate::engine) fn requeue_after_401(
         &mut self,
         slot: &Slot,
-        job: Box<Job>,
+        mut job: Box<Job>,
         now: Time,
     ) -> Result<(), Box<Job>> {
         let cell = job.token_cell().cloned();
@@ -37,6 +37,7 @@ impl Transaction<'_> {
             }
         }
         let lane = job.hop_lane();
+        job.carry_charge(self.schedule_mut().take_charge(slot));
         self.schedule_mut().requeue(slot, job, now, now)?;
         if let Some(lane) = lane {
             self.hold_lane_unless_token_valid(cell.as_ref(), lane.lane_key(), slot.batch_id());

@@ -13,13 +13,10 @@ use tokio::time::timeout;
 use super::TokenCell;
 use crate::credentials;
 use crate::engine::Engine;
-use crate::engine::hop_stats::HopStats;
-use crate::engine::job::Job;
 use crate::engine::state::{EngineTask, Transaction};
 use crate::error::{BoxError, Error, ErrorKind, SharedErrorSource};
 use crate::limits::TokenFuture;
 use crate::schedule::BatchId;
-use crate::timings::Timings;
 
 /// A task that asks one token source for a token.
 ///
@@ -150,7 +147,7 @@ impl Transaction<'_> {
                 for mut job in
                     schedule.take_matching_ready_jobs_of_lane(lane, |job| job.uses_token_cell(cell))
                 {
-                    job.end_with_token_error(failure.to_error());
+                    job.end_before_start(failure.to_error());
                     self.deliver_job(job, failure.error_kind);
                 }
             }
@@ -180,21 +177,6 @@ impl Transaction<'_> {
         state.is_refreshing = false;
         for lane in std::mem::take(&mut state.held_lane_keys) {
             self.schedule_mut().release_lane(&lane);
-        }
-    }
-}
-
-impl Job {
-    /// Ends a job that waited for a token. A job with a result from an earlier attempt keeps that
-    /// result.
-    fn end_with_token_error(&mut self, error: Error) {
-        if self.result.is_some() {
-            return;
-        }
-        if self.earlier_hop_timings() == Timings::default() {
-            self.result = Some(Err(error));
-        } else {
-            self.record_final_error(error, &HopStats::default());
         }
     }
 }

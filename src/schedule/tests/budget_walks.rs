@@ -868,8 +868,7 @@ impl Walk {
                 budget.config.name == unaffordable.budget_name
                     && budget.is_unaffordable(cost_on(&ended.costs, budget))
                     && (unaffordable.reason == UnaffordableReason::AboveCapacity)
-                        == (i128::from(cost_on(&ended.costs, budget)) * budget.period()
-                            > budget.capacity())
+                        == matches!(budget.config.kind, BudgetKind::Rate(_))
             };
             if !self
                 .applying(ended.batch, ended.lane)

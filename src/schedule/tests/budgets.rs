@@ -158,10 +158,13 @@ fn cost_above_the_capacity_ends_the_request_at_once() {
     let too_dear = sim.push(batch, "a", &[("cents", 11)]);
     let second = sim.push(batch, "a", &[]);
     sim.take_ended();
-    let reason = UnaffordableReason::AboveCapacity;
     let expected = [
-        (too_large, "tokens".into(), reason),
-        (too_dear, "cents".into(), reason),
+        (
+            too_large,
+            "tokens".into(),
+            UnaffordableReason::AboveCapacity,
+        ),
+        (too_dear, "cents".into(), UnaffordableReason::Exhausted),
     ];
     assert_eq!(sim.unaffordable, expected);
     assert_eq!(sim.schedule.queued_count(), 2);
