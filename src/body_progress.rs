@@ -68,9 +68,9 @@ impl BodyProgress {
 
     /// The number of body bytes that have arrived, after decoding.
     ///
-    /// A retry sets the number back to 0, or to the length of the part of a
-    /// [saved](crate::RequestBuilder::save_to) file that is kept. The number changes when the head
-    /// of the new response arrives.
+    /// When a retry receives its response head, the number falls to 0. For a
+    /// [saved](crate::RequestBuilder::save_to) file, it falls to the length of the part that is
+    /// kept.
     pub fn received_bytes(&self) -> u64 {
         self.0.received_bytes.load(Relaxed)
     }

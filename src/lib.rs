@@ -157,13 +157,17 @@
 //!
 //! # Unreachable hosts
 //!
-//! After 5 consecutive connection failures, the [circuit breaker](Breaker) of a host opens. Each
-//! proxy of a host has a breaker of its own. With `limit_by`, there are no breakers. For 15 s the
-//! requests to the host stay queued, without a slot. Then one of them is sent as a probe. If the
-//! host responds, the queued requests start. If the probe fails as well, all queued requests to the
-//! host fail with [`ErrorKind::HostDown`], unsent. Ten thousand URLs of a dead host therefore take
-//! a few connection timeouts instead of ten thousand. A request does not wait if the
-//! [`deadline`](Batch::deadline) of its batch is earlier than the next probe: it fails at once.
+//! After 5 consecutive connection failures, the [circuit breaker](Breaker) of a host opens. If
+//! requests to a host use different proxies, each proxy has a breaker of its own for that host. If
+//! `limit_by` is set, there are no breakers, because one key may stand for several hosts.
+//!
+//! For 15 s the requests to the host stay queued, without a slot. Then one of them is sent as a
+//! probe. If the host responds, the queued requests start. If the probe fails as well, the queued
+//! requests to the host fail: a request that has had an attempt with the outcome of its last
+//! attempt, any other with [`ErrorKind::HostDown`]. Ten thousand URLs of a dead host therefore take
+//! a few connection timeouts instead of ten thousand. If the [`deadline`](Batch::deadline) of a
+//! batch is earlier than the next probe, its requests fail in the same way at once, without
+//! waiting.
 //! [`Breaker::off`] disables the breaker, for example for a health checker.
 //!
 //! # Budgets
@@ -298,7 +302,7 @@
 //! | [`Batch::concurrency`] | 100 requests | requests on the wire, per batch |
 //! | [`Batch::concurrency_per_host`] | none | requests on the wire, per host and batch |
 //! | [`Batch::rate`], [`rate_per_host`](Batch::rate_per_host) | none | starts per unit of time |
-//! | [`Batch::look_ahead`] | 16 × concurrency inputs, growing up to 65,536 while slots are idle; reading stops at about 67,108,864 bytes (64 MiB) of request bodies in memory | inputs read ahead of the results |
+//! | [`Batch::look_ahead`] | 16 × concurrency inputs; while slots are idle, this doubles, up to 65,536. About 64 MiB of request bodies in memory also stop the reading | inputs read ahead of the results |
 //! | [`Retry::max_retries`] | 2 retries | retries after the first attempt |
 //! | [`Retry::max_throttled_attempts`] | 10 retries | additional retries after a 429, or after a 503 with `Retry-After` |
 //! | [`FetcherBuilder::retry_budget`] | 20 % and 10/s | retries to one host |

@@ -59,7 +59,7 @@ pub struct StreamingResponse {
 
 /// The reader of a streamed body.
 enum BodyConsumer {
-    /// A handler, which runs in the worker's task.
+    /// A handler, which is usually polled by the worker's task.
     Handler,
     /// The caller of a fetch. `None` if the request has ended.
     Fetch(Option<Box<dyn RequestInFlight>>),
@@ -72,7 +72,7 @@ pub(crate) trait RequestInFlight: Send + Sync {
 }
 
 impl StreamingResponse {
-    /// `is_body_ended` tells whether the body is empty, and known to have ended.
+    /// `is_body_ended` tells whether it is already known that the body is empty.
     pub(crate) fn new(
         head: Response,
         body_length: Option<u64>,

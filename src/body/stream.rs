@@ -16,8 +16,8 @@ use crate::hop_clock::{HopClock, QueueWaitGuard};
 
 /// The error of a body that failed while it was sent.
 ///
-/// The slot keeps the cause of the failure, because the connection reports only a generic error, a
-/// lost connection, or no error at all.
+/// The slot is needed because the connection hides the cause: it reports a generic error, a lost
+/// connection, or no error at all.
 #[derive(Clone, Default)]
 pub(crate) struct BodyErrorSlot(Arc<Mutex<Option<Error>>>);
 
@@ -36,13 +36,13 @@ pub(super) struct BodyStream {
     body_source: BodySource,
     /// `None` after the end of the body. The mutex is never locked. Its only purpose is to make the
     /// body `Sync`, because the user's stream may not be `Sync`.
-    unread_chunks: Mutex<Option<ChunkStream>>,
+    remaining_chunks: Mutex<Option<ChunkStream>>,
     was_polled: bool,
-    /// The number of bytes that `unread_chunks` has not yielded yet, if the length of the body is
-    /// known.
-    unread_length: Option<u64>,
-    /// The last chunk of a body of known length. The chunk is held back until `unread_chunks` has
-    /// ended, so that a stream that is too long is never sent as a complete body.
+    /// The number of bytes that `remaining_chunks` has not yielded yet, if the length of the body
+    /// is known.
+    remaining_length: Option<u64>,
+    /// The last chunk of a body of known length. The chunk is held back until `remaining_chunks`
+    /// has ended, so that a stream that is too long is never sent as a complete body.
     held_back_chunk: Option<Bytes>,
     error_slot: Option<BodyErrorSlot>,
 }
@@ -59,7 +59,7 @@ impl BodyStream {
                 let opened = file::open_chunk_stream(Arc::clone(path), *range).await;
                 let (chunks, length) = opened.map_err(unreadable_file_error)?;
                 let mut stream = Self::new(source, chunks);
-                stream.unread_length = Some(length);
+                stream.remaining_length = Some(length);
                 stream
             }
             BodySource::OneShotStream { .. } | BodySource::StreamFactory { .. } => {
@@ -93,9 +93,9 @@ impl BodyStream {
     fn new(source: &BodySource, chunks: ChunkStream) -> Self {
         Self {
             body_source: source.clone(),
-            unread_chunks: Mutex::new(Some(chunks)),
+            remaining_chunks: Mutex::new(Some(chunks)),
             was_polled: false,
-            unread_length: source.announced_length(),
+            remaining_length: source.announced_length(),
             held_back_chunk: None,
             error_slot: None,
         }
@@ -108,11 +108,12 @@ impl BodyStream {
     /// The number of bytes left to send, if the length is known.
     pub(super) fn unsent_length(&self) -> Option<u64> {
         let held_back = self.held_back_chunk.as_ref().map_or(0, Bytes::len);
-        self.unread_length.map(|unread| unread + held_back as u64)
+        self.remaining_length
+            .map(|unread| unread + held_back as u64)
     }
 
     fn unread_chunks_mut(&mut self) -> &mut Option<ChunkStream> {
-        self.unread_chunks
+        self.remaining_chunks
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner)
     }
@@ -171,14 +172,14 @@ impl BodyStream {
     /// Subtracts the length of a chunk from the unread length. Returns `None` for the last chunk,
     /// which is held back until the source has ended.
     fn count_or_hold_back_chunk(&mut self, chunk: Bytes) -> Option<Result<Bytes, Error>> {
-        let Some(unread) = self.unread_length else {
+        let Some(unread) = self.remaining_length else {
             return Some(Ok(chunk));
         };
         let Some(unread_after) = unread.checked_sub(chunk.len() as u64) else {
             let error = self.wrong_length_error("is longer than");
             return Some(Err(self.end_with_error(error)));
         };
-        self.unread_length = Some(unread_after);
+        self.remaining_length = Some(unread_after);
         if unread_after > 0 {
             return Some(Ok(chunk));
         }
@@ -189,7 +190,7 @@ impl BodyStream {
     /// Ends the body when the source has ended. Returns the chunk that was held back, or an error
     /// if the source has ended too early.
     fn end_and_check_length(&mut self) -> Option<Result<Bytes, Error>> {
-        let is_incomplete = self.unread_length.is_some_and(|unread| unread > 0);
+        let is_incomplete = self.remaining_length.is_some_and(|unread| unread > 0);
         if self.unread_chunks_mut().take().is_some() && is_incomplete {
             let error = self.wrong_length_error("is shorter than");
             return Some(Err(self.end_with_error(error)));

@@ -116,7 +116,7 @@ impl EngineLimits {
 }
 
 impl LimitSettings {
-    /// The limits on all requests of a Fetcher or batch together.
+    /// The limits that all requests of a Fetcher or batch share, whatever their host.
     pub(crate) fn overall_limits(&self) -> GateLimits {
         GateLimits {
             concurrency: self.concurrency.unwrap_or(usize::MAX),

@@ -27,8 +27,8 @@ impl LookupPermitWait {
     }
 }
 
-/// The jobs of the lane may start again once the task completes, or once the task is dropped
-/// because its runtime shuts down.
+/// Lets the jobs of the lane start again. `drop` does this, so that it also happens if the runtime
+/// shuts down and drops the task.
 impl Drop for LookupPermitWait {
     fn drop(&mut self) {
         let lane_key = &self.lane_key;

@@ -96,12 +96,14 @@ impl Breaker {
     /// Sets how long requests stay queued for a host that is down, counted from the first time its
     /// breaker opened during the outage. Default: 15 s.
     ///
-    /// If the current cooldown ends after the maximum wait, the queued requests fail at once. A
-    /// request that has had an attempt ends with the outcome of its last attempt, other requests
-    /// fail with [`ErrorKind::HostDown`](crate::ErrorKind::HostDown). New requests also fail at
-    /// once, except the first request after each cooldown, which is the probe. With the defaults,
-    /// requests stay queued only for the first cooldown and its probe. With a maximum wait of zero,
-    /// requests are never queued.
+    /// A breaker that stays open has one cooldown after another. Once the current cooldown ends
+    /// later than the maximum wait, requests no longer wait for it: queued and new requests fail at
+    /// once. A request that has had an attempt ends with the outcome of its last attempt. Any other
+    /// request fails with [`ErrorKind::HostDown`](crate::ErrorKind::HostDown). Only the first
+    /// request after each cooldown is sent, as the probe.
+    ///
+    /// With the defaults, requests wait only for the first cooldown and its probe. With a maximum
+    /// wait of zero, they never wait.
     ///
     /// If the [deadline](crate::Batch::deadline) of a batch passes before the cooldown ends, the
     /// requests of the batch fail in the same way. They fail only when no request that could close

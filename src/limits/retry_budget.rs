@@ -16,10 +16,11 @@ use std::fmt;
 /// budget per host. A host is an origin, or a key of
 /// [`limit_by`](crate::FetcherBuilder::limit_by).
 ///
-/// These withdraw nothing: retries that do not count against
-/// [`max_throttled_attempts`](crate::Retry::max_throttled_attempts), redirects, and requests sent
-/// again on a new connection because the server had closed the reused connection. The design
-/// follows the retry budgets of Finagle and tower.
+/// These withdraw nothing: retries after a throttled attempt, up to
+/// [`max_throttled_attempts`](crate::Retry::max_throttled_attempts) per request; the attempts of
+/// the [final round](crate::Retry::final_round); redirects; and requests sent again on a new
+/// connection because the server had closed the reused connection. The design follows the retry
+/// budgets of Finagle and tower.
 ///
 /// ```
 /// use fanout::{Fetcher, RetryBudget};

@@ -7,8 +7,8 @@
 //!                                     BodyReservation
 //! ```
 //!
-//! [`BodyReader`] yields the body before decoding. A read waits until the batch's [body
-//! budget](crate::body_budget), which limits the memory of undelivered bodies, has room. A
+//! [`BodyReader`] yields the body before decoding. A read waits for room in the
+//! batch's [body budget](crate::body_budget), which limits the memory of undelivered bodies. A
 //! [`BodySink`] is the destination of one job's body. The sink is kept from one attempt of the job
 //! to the next, so a file download can [resume].
 

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::decode::{DecodedStream, Decoder};
+use super::decode::{ChunkDecoder, Decoder};
 use super::transport_body::TransportBody;
 use crate::body_budget::BodyReservation;
 use crate::body_progress::BodyProgressMeter;
@@ -105,14 +105,14 @@ impl<'a> BodyReader<'a> {
 pub(crate) struct DecodedBody<'a> {
     encoded_reader: BodyReader<'a>,
     /// The decoder of the body; `None` if the body is not encoded.
-    decoded_stream: Option<DecodedStream>,
+    chunk_decoder: Option<ChunkDecoder>,
 }
 
 impl<'a> DecodedBody<'a> {
     pub(crate) fn new(reader: BodyReader<'a>, decoder: Option<Box<Decoder>>) -> Self {
         Self {
             encoded_reader: reader,
-            decoded_stream: decoder.map(DecodedStream::new),
+            chunk_decoder: decoder.map(ChunkDecoder::new),
         }
     }
 
@@ -121,8 +121,8 @@ impl<'a> DecodedBody<'a> {
     pub(super) fn record_streaming_start(&mut self) -> &'a HopClock {
         let reader = &mut self.encoded_reader;
         reader.hop_clock.enter_streaming_phase();
-        // Streaming may take long. Meanwhile, other requests can use the connection that is kept
-        // for the next request.
+        // The worker may keep an idle connection for its next request. Streaming may take long, so
+        // the connection goes back to the pool for other requests.
         reader.sticky_connection.return_to_pool();
         reader.hop_clock
     }
@@ -133,7 +133,7 @@ impl<'a> DecodedBody<'a> {
     }
 
     pub(super) fn was_encoded(&self) -> bool {
-        self.decoded_stream.is_some()
+        self.chunk_decoder.is_some()
     }
 
     /// Returns the reader of the body before decoding.
@@ -165,9 +165,9 @@ impl<'a> DecodedBody<'a> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Error>>> {
-        match &mut self.decoded_stream {
+        match &mut self.chunk_decoder {
             None => self.encoded_reader.poll_chunk(cx),
-            Some(decoded_stream) => decoded_stream.poll_next(&mut self.encoded_reader, cx),
+            Some(chunk_decoder) => chunk_decoder.poll_next(&mut self.encoded_reader, cx),
         }
     }
 }

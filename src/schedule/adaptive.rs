@@ -5,11 +5,11 @@
 //! round start under the same limit. The effect of a change is thus measured before the next
 //! change, and an overload causes only one decrease.
 //!
-//! - After a round with few failures and normal latency, the limit grows. The limit doubles until
-//!   the first setback (slow start, RFC 5681). After a setback, each increase goes half of the way
-//!   to the limit at which the setback occurred (compare CUBIC, RFC 9438). The limit stays below
-//!   that **ceiling** for some rounds, and then exceeds the ceiling. A limit that is not fully used
-//!   does not grow.
+//! - After a good round, with few failures and normal latency, a fully used limit grows. It doubles
+//!   until the first setback, which lowers it (slow start, RFC 5681). The limit at which a setback
+//!   occurs is the **ceiling**. From then on, each increase covers half of the distance to the
+//!   ceiling (compare CUBIC, RFC 9438). The limit exceeds the ceiling only after some rounds below
+//!   it.
 //! - After a round with too many failures, the limit returns to the last good limit. If the current
 //!   limit is the last good limit, the limit falls to three quarters (multiplicative decrease, RFC
 //!   5681).

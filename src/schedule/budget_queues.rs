@@ -216,7 +216,7 @@ impl<J: Schedulable> Schedule<J> {
 
     /// Wakes the queues of a batch that are first in the lot of a budget with an abandoned job. It
     /// is rejected, and no longer delays other queues.
-    pub(super) fn wake_abandoned_jobs_at_budgets(&mut self, batch: usize) {
+    pub(super) fn wake_queues_blocked_by_abandoned_jobs(&mut self, batch: usize) {
         let is_abandoned = |&queue: &usize| {
             let queue = &self.queues[queue];
             queue.batch == batch && queue.ready_jobs.front().is_some_and(J::is_abandoned)

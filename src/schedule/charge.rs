@@ -98,8 +98,8 @@ impl<J: Schedulable> Schedule<J> {
         budgets.charges.push_back((start_seq, charge));
     }
 
-    /// Settles the costs of the request in `slot`. The caller settles `slot` afterwards. A second
-    /// call has no effect.
+    /// Replaces the estimated costs of the request in `slot` by the costs in `outcome`. Called
+    /// before [`settle`](Self::settle) takes the slot back. A second call has no effect.
     pub(crate) fn settle_costs(&mut self, slot: &Slot, outcome: CostOutcome<'_>, now: Time) {
         let Some(budgets) = &mut self.queues[slot.queue].budgets else {
             return;

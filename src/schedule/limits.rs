@@ -1,4 +1,4 @@
-//! The limits of a batch and of a lane.
+//! The limits of a batch, and of a lane (usually all requests to one host).
 
 use std::sync::Arc;
 

@@ -29,7 +29,7 @@ impl<J: Schedulable> Schedule<J> {
         if self.find_live_batch(batch).is_none() {
             return abandoned;
         }
-        self.wake_abandoned_jobs_at_budgets(batch.index);
+        self.wake_queues_blocked_by_abandoned_jobs(batch.index);
         let noted = &mut self.batches[batch.index];
         noted.abandoned_count_since_removal += 1;
         if noted.abandoned_count_since_removal < MIN_ABANDONED_JOBS_BEFORE_REMOVAL

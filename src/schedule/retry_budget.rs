@@ -6,8 +6,8 @@
 
 use super::time::Time;
 
-/// One retry is this many units of the balance. One retry per second is thus one unit per
-/// nanosecond.
+/// The balance is counted in billionths of a retry. A deposit of one retry per second is thus one
+/// unit per nanosecond.
 const BALANCE_UNITS_PER_RETRY: u64 = 1_000_000_000;
 /// A full budget holds the per-second deposits of this time, but at least
 /// [`MIN_CAPACITY_IN_RETRIES`].

@@ -19,7 +19,8 @@ pub(super) struct ScoutGate {
 enum ScoutState {
     /// The next request is the scout.
     NextRequestIsScout,
-    /// The scout is in flight. Other requests wait for it, until this instant at the latest.
+    /// The scout is in flight. Other requests wait until it has shown the protocol, but no longer
+    /// than until this instant.
     ScoutInFlight(Time),
     /// All requests start without waiting.
     NotNeeded,

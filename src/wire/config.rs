@@ -27,8 +27,8 @@ pub(crate) enum HttpVersionPolicy {
 pub(crate) struct WireConfig {
     /// How long a connection may stay idle before it is closed.
     pub(crate) idle_timeout: Duration,
-    /// The limit on open sockets. While it is exceeded, idle connections are closed. Connections in
-    /// use stay open.
+    /// The soft limit on open sockets. A socket that is opened above the limit closes the longest
+    /// idle connection. Above the limit, a used connection is closed after its use.
     pub(crate) max_sockets: Option<usize>,
     /// Whether to disable Nagle's algorithm.
     pub(crate) tcp_nodelay: bool,
@@ -39,7 +39,7 @@ pub(crate) struct WireConfig {
     pub(crate) http_version_policy: HttpVersionPolicy,
     /// If an HTTP/2 connection with open streams receives nothing for this long, a ping is sent. If
     /// nothing is received for this long after the ping, the connection is closed.
-    pub(crate) http2_ping_interval: Duration,
+    pub(crate) http2_silence_limit: Duration,
     pub(crate) tls_config: TlsConfig,
 }
 
@@ -53,7 +53,7 @@ impl Default for WireConfig {
             address_filter: None,
             proxies: Proxies::default(),
             http_version_policy: HttpVersionPolicy::default(),
-            http2_ping_interval: Duration::from_secs(10),
+            http2_silence_limit: Duration::from_secs(10),
             tls_config: TlsConfig::default(),
         }
     }

@@ -32,7 +32,7 @@ pub(super) struct IoCounts {
     /// An [`InformationalCounter`], packed into an integer.
     packed_informational_counter: AtomicU64,
     /// Whether a write failed because the peer no longer reads.
-    peer_stopped_reading: AtomicBool,
+    peer_closed_for_writes: AtomicBool,
     /// Whether the waker of the idle connection was called.
     woken_while_idle: AtomicBool,
     /// Whether a read returned `Pending` in the current poll of the connection.
@@ -114,8 +114,8 @@ impl IoCounts {
     }
 
     /// Whether a write failed because the peer no longer reads.
-    pub(super) fn has_peer_stopped_reading(&self) -> bool {
-        self.peer_stopped_reading.load(Relaxed)
+    pub(super) fn has_peer_closed_for_writes(&self) -> bool {
+        self.peer_closed_for_writes.load(Relaxed)
     }
 
     /// Whether a read failed with a TLS error, such as an alert.
@@ -231,7 +231,7 @@ impl<S> MeteredStream<S> {
         match result {
             Ok(n) => Ok(n),
             Err(error) if is_peer_closed_error(&error) => {
-                self.io_counts.peer_stopped_reading.store(true, Relaxed);
+                self.io_counts.peer_closed_for_writes.store(true, Relaxed);
                 Ok(len)
             }
             Err(error) => Err(error),
@@ -335,7 +335,7 @@ impl<S: AsyncWrite + Unpin> MeteredStream<S> {
         {
             return true;
         }
-        self.io_counts.has_peer_stopped_reading()
+        self.io_counts.has_peer_closed_for_writes()
     }
 
     /// Records a stall if the write is pending.
@@ -384,7 +384,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for MeteredStream<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.io_counts.has_peer_stopped_reading() {
+        if self.io_counts.has_peer_closed_for_writes() {
             return Poll::Ready(Ok(()));
         }
         let result = ready!(Pin::new(&mut self.stream).poll_flush(cx));
@@ -424,7 +424,7 @@ mod tests {
         let mut metered = MeteredStream::new(near, Arc::clone(&io_counts));
         metered.write_all(b"request").await.unwrap();
         metered.flush().await.unwrap();
-        assert!(io_counts.has_peer_stopped_reading());
+        assert!(io_counts.has_peer_closed_for_writes());
         assert_eq!(io_counts.bytes_written(), 0);
         let mut response = String::new();
         metered.read_to_string(&mut response).await.unwrap();

@@ -100,7 +100,7 @@ impl Wire {
             http2: Http2Connections::new(
                 config.http_version_policy,
                 config.idle_timeout,
-                config.http2_ping_interval,
+                config.http2_silence_limit,
             ),
             connector: Connector {
                 tcp_connector,

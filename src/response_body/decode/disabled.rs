@@ -33,9 +33,9 @@ pub(super) async fn decode_into_memory(
     match *decoder {}
 }
 
-pub(super) struct DecodedStream(Box<Decoder>);
+pub(super) struct ChunkDecoder(Box<Decoder>);
 
-impl DecodedStream {
+impl ChunkDecoder {
     pub(super) fn new(decoder: Box<Decoder>) -> Self {
         Self(decoder)
     }

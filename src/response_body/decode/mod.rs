@@ -31,4 +31,4 @@ mod zstd;
 pub(crate) use codings::accept_encoding;
 pub(super) use collect::decode_into_memory;
 pub(crate) use decoder::Decoder;
-pub(super) use stream::DecodedStream;
+pub(super) use stream::ChunkDecoder;

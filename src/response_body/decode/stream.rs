@@ -15,12 +15,12 @@ const MAX_DECODER_MEMORY_BYTES: u64 = 40 << 20;
 
 /// A stream of decoded chunks. More of the encoded body is read only after all decoded data was
 /// yielded.
-pub(in crate::response_body) struct DecodedStream {
+pub(in crate::response_body) struct ChunkDecoder {
     decoder: Box<Decoder>,
     needs_input: bool,
 }
 
-impl DecodedStream {
+impl ChunkDecoder {
     pub(in crate::response_body) fn new(decoder: Box<Decoder>) -> Self {
         Self {
             decoder,

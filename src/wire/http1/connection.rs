@@ -203,7 +203,7 @@ impl Connection {
     fn is_open(&self) -> bool {
         self.hyper_connection.is_some()
             && self.sender.is_ready()
-            && !self.io_counts.has_peer_stopped_reading()
+            && !self.io_counts.has_peer_closed_for_writes()
     }
 }
 

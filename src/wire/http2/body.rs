@@ -18,11 +18,11 @@ pub(crate) struct Http2Body {
     remaining_length: Option<u64>,
     /// `None` after the end of the body. Boxed because the stream is much larger than an HTTP/1.1
     /// body.
-    body_stream: Option<Box<BodyStream>>,
+    body_stream: Option<Box<LeasedStream>>,
 }
 
 /// The stream of a body. The order of the fields is their drop order, with the lease last.
-struct BodyStream {
+struct LeasedStream {
     recv_stream: RecvStream,
     /// The unsent rest of the request body, if the response head arrived before the request body
     /// was sent.
@@ -39,7 +39,7 @@ impl Http2Body {
     ) -> Self {
         let mut this = Self {
             remaining_length: content_length,
-            body_stream: Some(Box::new(BodyStream {
+            body_stream: Some(Box::new(LeasedStream {
                 recv_stream,
                 upload,
                 lease,

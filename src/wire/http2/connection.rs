@@ -68,10 +68,10 @@ pub(super) async fn open(
         liveness_check_timer: Box::pin(sleep(
             LIVENESS_CHECK_INTERVAL
                 .min(pool.idle_timeout)
-                .min(pool.ping_interval),
+                .min(pool.silence_limit),
         )),
         idle_timeout: pool.idle_timeout,
-        ping_interval: pool.ping_interval,
+        silence_limit: pool.silence_limit,
         connection_state: Arc::clone(&connection_state),
         pool: Arc::downgrade(&pool),
         last_applied_max_streams: UNKNOWN_MAX_STREAMS,
@@ -112,7 +112,7 @@ struct ConnectionDriver {
     idle_timeout: Duration,
     /// If nothing is received for this long while a stream is open, a ping is sent. If nothing is
     /// received for this long after the ping, the connection is closed.
-    ping_interval: Duration,
+    silence_limit: Duration,
     connection_state: Arc<ConnectionState>,
     pool: Weak<Http2Pool>,
     /// The peer's limit on streams that was last passed to the pool.
@@ -207,7 +207,7 @@ impl ConnectionDriver {
     fn liveness_check_interval(&self) -> Duration {
         LIVENESS_CHECK_INTERVAL
             .min(self.idle_timeout)
-            .min(self.ping_interval)
+            .min(self.silence_limit)
             .max(Duration::from_millis(10))
     }
 
@@ -228,13 +228,13 @@ impl ConnectionDriver {
         }
         self.ping_sent_at = self.ping_sent_at.filter(|&sent_at| last_read_at < sent_at);
         match self.ping_sent_at {
-            Some(sent_at) if now >= sent_at + self.ping_interval => {
+            Some(sent_at) if now >= sent_at + self.silence_limit => {
                 let reason = "the connection is unresponsive: a ping was not answered";
                 self.connection_state
                     .set_local_close_reason(ErrorKind::Closed, reason);
                 return false;
             }
-            None if now >= last_read_at + self.ping_interval => {
+            None if now >= last_read_at + self.silence_limit => {
                 self.send_ping();
                 self.ping_sent_at = Some(now);
             }

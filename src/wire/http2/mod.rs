@@ -51,9 +51,9 @@ impl Http2Connections {
     pub(super) fn new(
         http_version_policy: HttpVersionPolicy,
         idle_timeout: Duration,
-        ping_interval: Duration,
+        silence_limit: Duration,
     ) -> Self {
-        let pool = Http2Pool::new(idle_timeout, ping_interval);
+        let pool = Http2Pool::new(idle_timeout, silence_limit);
         descriptors::register_idle_connection_pool(&pool);
         Self {
             pool,

@@ -34,7 +34,7 @@ const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Http2Pool {
     pool_state: Mutex<PoolState>,
     pub(super) idle_timeout: Duration,
-    pub(super) ping_interval: Duration,
+    pub(super) silence_limit: Duration,
     next_dial_id: AtomicU64,
 }
 
@@ -59,11 +59,11 @@ pub(super) enum StreamSource {
 }
 
 impl Http2Pool {
-    pub(super) fn new(idle_timeout: Duration, ping_interval: Duration) -> Arc<Self> {
+    pub(super) fn new(idle_timeout: Duration, silence_limit: Duration) -> Arc<Self> {
         Arc::new(Self {
             pool_state: Mutex::default(),
             idle_timeout,
-            ping_interval,
+            silence_limit,
             next_dial_id: AtomicU64::new(0),
         })
     }

@@ -109,7 +109,7 @@ async fn unresponsive_since(condition: impl Fn() -> bool) {
 
 fn short_ping_client() -> Client {
     Client::with(WireConfig {
-        http2_ping_interval: Duration::from_secs(2),
+        http2_silence_limit: Duration::from_secs(2),
         ..prior_knowledge_config()
     })
 }
