@@ -125,7 +125,7 @@ impl Worker {
         job.add_bearer_token();
         let mut body_sink = std::mem::take(&mut job.body_sink);
         let mut body_reservation = job.body_reservation.take();
-        let mut announced_limits = AnnouncedLimits::default();
+        let mut announced_limits = None;
         clock.reset_for_new_hop(engine.to_instant(self.hop_started_at));
         let mut head_decisions = HeadDecisions::default();
         let result = {
@@ -227,7 +227,9 @@ impl Worker {
             {
                 settlement.settle_costs(schedule, &slot, now);
             }
-            apply_announced_limits(schedule, &slot, &announced_limits, now);
+            if let Some(announced_limits) = announced_limits {
+                apply_announced_limits(schedule, &slot, &announced_limits, now);
+            }
             if let Some(observation) = observation {
                 schedule.record_exchange_outcome(&slot, observation, now);
             }
@@ -252,7 +254,7 @@ impl Worker {
 struct ExchangeOutcome {
     result: Result<Response, Error>,
     /// The rate limits that the server announced.
-    announced_limits: AnnouncedLimits,
+    announced_limits: Option<Box<AnnouncedLimits>>,
     head_decisions: HeadDecisions,
 }
 

@@ -93,7 +93,7 @@ pub(crate) struct ExchangeInput<'a, P> {
     /// has no body budget.
     pub(crate) body_reservation: Option<&'a mut BodyReservation>,
     /// Receives the rate limits that the response head announces.
-    pub(crate) announced_limits: &'a mut AnnouncedLimits,
+    pub(crate) announced_limits: &'a mut Option<Box<AnnouncedLimits>>,
 }
 
 impl ExchangeSettings {

@@ -34,7 +34,7 @@ pub(crate) use github::delay_of_rate_limited_request;
 use reset_time::{parse_count, parse_reset};
 
 /// The rate limits that a server announced in a response.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct AnnouncedLimits {
     /// The limit of all requests to the host.
     host_limit: Option<AnnouncedRateLimit>,
@@ -65,14 +65,17 @@ pub(crate) struct AnnouncedBudget {
 
 impl AnnouncedLimits {
     /// Parses the announced limits. Headers without a rate limit cost a single scan of the header
-    /// names.
-    pub(super) fn parse_announced_limits(headers: &HeaderMap) -> Self {
-        if !headers
+    /// names. The limits are boxed, because few responses have any.
+    #[inline]
+    pub(super) fn parse_announced_limits(headers: &HeaderMap) -> Option<Box<Self>> {
+        headers
             .keys()
             .any(|name| is_rate_limit_header(name.as_str()))
-        {
-            return Self::default();
-        }
+            .then(|| Box::new(Self::parse_rate_limit_headers(headers)))
+    }
+
+    #[inline(never)]
+    fn parse_rate_limit_headers(headers: &HeaderMap) -> Self {
         let mut budgets = by_resource::parse_budgets(headers);
         let resource_budget = github::parse_resource_budget(headers);
         let host_limit = if resource_budget.is_some() {
@@ -175,7 +178,7 @@ mod tests {
     }
 
     pub(super) fn parse(headers: &[(&str, &str)]) -> Option<(u64, u64)> {
-        let limits = AnnouncedLimits::parse_announced_limits(&header_map(headers));
+        let limits = AnnouncedLimits::parse_announced_limits(&header_map(headers))?;
         let rate_limit = limits.host_limit?;
         Some((
             rate_limit.remaining_requests,
@@ -333,7 +336,7 @@ mod tests {
     }
 
     fn host_limit_unless_lowered(headers: &[(&str, &str)], lowered: &str) -> Option<(u64, u64)> {
-        let limits = AnnouncedLimits::parse_announced_limits(&header_map(headers));
+        let limits = AnnouncedLimits::parse_announced_limits(&header_map(headers))?;
         let host_limit = limits.host_limit_after_lowering(|budget| &*budget.name == lowered)?;
         Some((
             host_limit.remaining_requests,
@@ -383,9 +386,10 @@ mod tests {
             ("anthropic-ratelimit-tokens-remaining", "7"),
             ("x-ratelimit-remaining-images", "8"),
         ]));
+        let limits = limits.unwrap();
         assert!(limits.host_limit.is_some());
         assert_eq!(limits.budgets.len(), 2);
         let none = AnnouncedLimits::parse_announced_limits(&header_map(&[("x-a", "1")]));
-        assert_eq!(none, AnnouncedLimits::default());
+        assert_eq!(none, None);
     }
 }
