@@ -110,7 +110,7 @@
 //!
 //! - [`Concurrency::adaptive`] learns how many concurrent requests each host can serve.
 //! - [`FetcherBuilder::respect_rate_limit_headers`] (on by default) slows requests down to the
-//!   limits that a server announces in `RateLimit` and `X-RateLimit-*` headers.
+//!   limits that a server announces in `RateLimit`, `X-RateLimit-*` and similar headers.
 //! - If [`limit_by`](FetcherBuilder::limit_by) groups requests by a key, such as the tenant,
 //!   [`FetcherBuilder::limits_for`] sets the limits of one key.
 //! - [`FetcherBuilder::host_fn`] returns the [`Host`] settings for an origin, if the origins are

@@ -9,10 +9,11 @@ use crate::response::Response;
 /// How often a request is retried, and the delay before each retry.
 ///
 /// A request is retried after a failure that may be temporary: a kind of error that
-/// [`ErrorKind`](crate::ErrorKind) documents as retried, or one of the statuses 408, 425, 429, 500,
-/// 502, 503 and 504. A request is retried only if sending it again is safe: it is
-/// [idempotent](crate::Request::is_idempotent), no byte of it was sent, or the status says that the
-/// server [did not process it](Self::retry_unprocessed_posts).
+/// [`ErrorKind`](crate::ErrorKind) documents as retried, one of the statuses 408, 425, 429, 500,
+/// 502, 503 and 504, or a [403 because of a rate
+/// limit](crate::FetcherBuilder::respect_rate_limit_headers). A request is retried only if sending
+/// it again is safe: it is [idempotent](crate::Request::is_idempotent), no byte of it was sent, or
+/// the status says that the server [did not process it](Self::retry_unprocessed_posts).
 ///
 /// The server may decide otherwise in the header `x-should-retry` of an unsuccessful response, as
 /// the servers of OpenAI and Anthropic do. After `false` the request is not retried. After `true`
