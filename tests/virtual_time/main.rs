@@ -1,5 +1,6 @@
 //! Tests of the engine over a [`Mock`] on tokio's paused clock: exact times and counts, no sockets.
 
+mod announced_budgets;
 mod batch_control;
 mod budget_scopes;
 mod budget_settings;
