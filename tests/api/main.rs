@@ -6,6 +6,8 @@ mod adaptive_concurrency;
 mod batch_control;
 mod body_backpressure;
 mod body_progress;
+#[cfg(feature = "json")]
+mod budgets;
 mod calling_contexts;
 mod cancellation;
 mod content_codings;

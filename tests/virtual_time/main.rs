@@ -15,6 +15,11 @@ mod follow;
 mod host_cancellation;
 mod host_fn;
 mod makespan;
+#[cfg(feature = "json")]
+#[path = "../api/support/metered_api.rs"]
+mod metered_api;
+#[cfg(feature = "json")]
+mod metered_apis;
 mod order_and_look_ahead;
 mod priorities;
 mod progress;

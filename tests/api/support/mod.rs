@@ -9,6 +9,8 @@ pub mod body_streams;
 pub mod encoding_server;
 #[cfg(feature = "http2")]
 pub mod http2_frames;
+#[cfg(feature = "json")]
+pub mod metered_api;
 pub mod own_process;
 pub mod raw_server;
 pub mod server;
