@@ -177,7 +177,7 @@
 //! of a request, and [`Budget::settle`] corrects it when the response has arrived. A request starts
 //! when all of its budgets cover its cost; until then it is queued, without a slot. A request whose
 //! cost can never be covered fails with [`ErrorKind::Budget`], unsent. [`Progress::budgets`] lists
-//! the levels.
+//! the levels. [`docs::metered_apis`] is a guide, from one budget to a spending cap.
 //!
 //! ```
 //! # async fn example() -> fanout::Result<()> {
