@@ -15,8 +15,9 @@ use crate::response::Response;
 /// stated cost costs 1 of a budget named `requests` and nothing of any other budget, unless
 /// [`default_cost`](Self::default_cost) is set. A request starts once every budget that applies to
 /// it has enough units left; the cost is then charged on all budgets at once. Until then the
-/// request is queued. It holds no slot and no connection, none of its timeouts run, and requests
-/// that do not use the budget proceed.
+/// request is queued. It holds no slot and no connection, and none of its timeouts run. Requests to
+/// hosts without the budget proceed. Later requests of its batch to the same host stay behind it,
+/// so that small requests do not overtake a large one forever.
 ///
 /// Budgets are set for one [`Host`](crate::Host::budget), for one key of `limit_by`
 /// ([`KeyLimits::budget`](crate::KeyLimits::budget)), for one batch
