@@ -90,6 +90,21 @@ impl<T, R> Batch<'_, T, R> {
     ///
     /// Panics if the batch already has a budget with this name, or if the [default
     /// cost](Budget::default_cost) of the budget is above its capacity.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> fanout::Result<()> {
+    /// # let fetcher = fanout::Fetcher::builder().transport(fanout::Mock::new()).build()?;
+    /// # let urls = ["http://a.example/"];
+    /// use fanout::Budget;
+    ///
+    /// // The batch sends at most 1,000 requests, retries and redirects included.
+    /// let cap = Budget::total("sent", 1_000).default_cost(1);
+    /// let results = fetcher.batch(urls).budget(cap).gather().await;
+    /// # assert!(results[0].is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[track_caller]
     pub fn budget(mut self, budget: Budget) -> Self {
         let budgets = &mut self.options.job_options.budgets;

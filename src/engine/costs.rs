@@ -202,18 +202,28 @@ impl CostSettlement {
         outcome: &mut Result<Response, Error>,
         maybe_sent: bool,
     ) -> Option<Box<Self>> {
-        engine.limits.may_have_budgets(job).then(|| {
-            let is_traced = tracing::enabled!(target: "fanout::budget", tracing::Level::DEBUG);
-            Box::new(Self {
-                cost: job.exchange_cost(engine, outcome, maybe_sent),
-                trace: is_traced.then(|| CostTrace {
-                    span: job.span().cloned(),
-                    charged_budgets: Vec::new(),
-                }),
-            })
+        let may_have_budgets = engine.limits.may_have_budgets(job);
+        may_have_budgets.then(|| Self::new(engine, job, outcome, maybe_sent))
+    }
+
+    #[cold]
+    fn new(
+        engine: &Engine,
+        job: &Job,
+        outcome: &mut Result<Response, Error>,
+        maybe_sent: bool,
+    ) -> Box<Self> {
+        let is_traced = tracing::enabled!(target: "fanout::budget", tracing::Level::DEBUG);
+        Box::new(Self {
+            cost: job.exchange_cost(engine, outcome, maybe_sent),
+            trace: is_traced.then(|| CostTrace {
+                span: job.span().cloned(),
+                charged_budgets: Vec::new(),
+            }),
         })
     }
 
+    #[cold]
     pub(super) fn settle_costs(
         &mut self,
         schedule: &mut Schedule<Box<Job>>,
@@ -228,6 +238,7 @@ impl CostSettlement {
 
     /// Logs the settled costs, and the levels of the budgets after that. The caller must hold no
     /// lock.
+    #[cold]
     pub(super) fn trace_settled_costs(&self) {
         let Some(trace) = &self.trace else {
             return;

@@ -31,8 +31,8 @@
 //! After the lock is released, [`Effects`](state::Effects) spawn tasks, wake consumers, and drop
 //! jobs whose result no consumer takes.
 //!
-//! The lock is not held while the callbacks `limit_by` and `host_fn`, token sources and exchanges
-//! run.
+//! The lock is not held while the callbacks `limit_by` and `host_fn`, the `settle` functions of
+//! budgets, token sources and exchanges run.
 //!
 //! Lock order: first a batch's [`BatchControl`] or [`Throughput`], then [`State`], then a token
 //! cell or a result slot.

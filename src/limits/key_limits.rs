@@ -59,6 +59,12 @@ impl KeyLimits {
     ///
     /// [`build`](crate::FetcherBuilder::build) returns an error if the key has two budgets with the
     /// same name.
+    ///
+    /// ```
+    /// use fanout::{Budget, KeyLimits};
+    ///
+    /// let limits = KeyLimits::new().budget(Budget::per_hour("points", 5_000));
+    /// ```
     #[must_use]
     pub fn budget(mut self, budget: Budget) -> Self {
         self.budgets.push(budget);

@@ -412,6 +412,15 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
+    /// Whether [`Self::take_rejected_jobs`], [`Self::take_unreachable_jobs`] or
+    /// [`Self::take_unaffordable_jobs`] returns a job.
+    #[inline]
+    pub(crate) fn has_jobs_that_never_start(&self) -> bool {
+        !self.rejected_jobs.is_empty()
+            || !self.unreachable_jobs.is_empty()
+            || !self.unaffordable_jobs.is_empty()
+    }
+
     /// Takes the jobs that can no longer start, because their batch has ended or they were
     /// abandoned.
     pub(crate) fn take_rejected_jobs(&mut self) -> Vec<J> {

@@ -299,6 +299,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Settles the charge of a job that was going to be repeated, but never starts again.
+    #[inline]
     fn settle_carried_charge(&mut self, job: &mut Box<Job>) {
         if let Some(charge) = job.take_carried_charge() {
             let now = self.now();
@@ -314,12 +315,11 @@ impl<'a> Transaction<'a> {
         let mut worker_job = None;
         let next_wakeup = loop {
             let next_wakeup = self.start_jobs(worker_runtime, &mut worker_job, now);
-            self.may_have_ready_jobs = false;
-            self.deliver_jobs_that_never_start();
-            // The delivery of a job with a carried charge may let other jobs start.
-            if !self.may_have_ready_jobs {
+            if !self.state.schedule.has_jobs_that_never_start() {
                 break next_wakeup;
             }
+            // The delivery of a job with a carried charge may let other jobs start.
+            self.deliver_jobs_that_never_start();
         };
         self.wake_consumers_for_more_inputs(now);
         let queued = self.state.schedule.queued_count();
@@ -368,6 +368,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Delivers the jobs that the schedule has given up.
+    #[cold]
     fn deliver_jobs_that_never_start(&mut self) {
         for job in self.state.schedule.take_rejected_jobs() {
             let reason = self.state.error_kind_of_unstartable_job(&job);
