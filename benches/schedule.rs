@@ -188,8 +188,18 @@ fn bench_budgets(criterion: &mut Criterion) {
         default_cost,
     };
     for (name, lanes, requests, tokens) in [
-        ("1 lane, 2 ample budgets", 1, 1_000_000_000_000, 1_000_000_000_000),
-        ("1,000 lanes, 2 ample budgets", 1_000, 1_000_000_000_000, 1_000_000_000_000),
+        (
+            "1 lane, 2 ample budgets",
+            1,
+            1_000_000_000_000,
+            1_000_000_000_000,
+        ),
+        (
+            "1,000 lanes, 2 ample budgets",
+            1_000,
+            1_000_000_000_000,
+            1_000_000_000_000,
+        ),
         ("1 lane, 2 scarce budgets", 1, 600, 200_000),
         ("1,000 lanes, 2 scarce budgets", 1_000, 600, 200_000),
     ] {
