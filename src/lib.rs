@@ -448,6 +448,7 @@ mod body;
 mod body_budget;
 mod body_progress;
 mod builder;
+mod calendar;
 #[cfg_attr(not(feature = "charset"), path = "charset/disabled.rs")]
 mod charset;
 mod credentials;

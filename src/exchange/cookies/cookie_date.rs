@@ -4,6 +4,8 @@
 //! a day of the month, a month and a year, and ignores all other parts, such as the time zone: the
 //! time is UTC.
 
+use crate::calendar::{days_in_month, days_since_unix_epoch};
+
 const MONTH_ABBREVIATIONS: [&[u8]; 12] = [
     b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec",
 ];
@@ -45,7 +47,7 @@ pub(super) fn parse_cookie_date(text: &[u8]) -> Option<i64> {
         && minute <= 59
         && second <= 59;
     let seconds_of_day = hour * 3600 + minute * 60 + second;
-    is_valid.then(|| days_since_epoch(year, month, day) * 86_400 + seconds_of_day)
+    is_valid.then(|| days_since_unix_epoch(year, month, day) * 86_400 + seconds_of_day)
 }
 
 fn is_delimiter_byte(byte: u8) -> bool {
@@ -85,29 +87,6 @@ fn parse_leading_number(
             .fold(0, |number, digit| number * 10 + i64::from(digit - b'0'))
     };
     digits.contains(&count).then(|| (number(), rest))
-}
-
-fn days_in_month(year: i64, month: i64) -> i64 {
-    match month {
-        4 | 6 | 9 | 11 => 30,
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
-        2 => 28,
-        _ => 31,
-    }
-}
-
-/// The number of days from 1970-01-01 to a date of the Gregorian calendar.
-fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
-    // Years begin in March, so that the leap day is the last day of a year.
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
-    let leap_days = year / 4 - year / 100 + year / 400;
-    let day_of_year = (153 * month + 2) / 5 + day - 1;
-    // 719,468 days lie between 0000-03-01 and 1970-01-01.
-    year * 365 + leap_days + day_of_year - 719_468
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::calendar::{days_in_month, days_since_unix_epoch};
+
 /// Parses an RFC 3339 time with any offset. A second 60, which is a leap second, counts as the
 /// first second of the next minute. A time before 1970 is malformed.
 pub(super) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
@@ -70,30 +72,6 @@ fn digits_at(text: &str, range: Range<usize>) -> Option<i64> {
     let digits = text.get(range)?;
     let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| digits.parse().ok())?
-}
-
-fn is_leap_year(year: i64) -> bool {
-    year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
-}
-
-fn days_in_month(year: i64, month: i64) -> i64 {
-    match month {
-        2 if is_leap_year(year) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-/// Returns the days from 1970-01-01 to a date of the Gregorian calendar.
-fn days_since_unix_epoch(year: i64, month: i64, day: i64) -> i64 {
-    let years_before = year - 1;
-    let leap_days =
-        years_before.div_euclid(4) - years_before.div_euclid(100) + years_before.div_euclid(400);
-    // 1970 has 1969 years before it, with 477 leap days.
-    let days_before_year = (year - 1970) * 365 + leap_days - 477;
-    let days_before_month: i64 = (1..month).map(|month| days_in_month(year, month)).sum();
-    days_before_year + days_before_month + day - 1
 }
 
 #[cfg(test)]
