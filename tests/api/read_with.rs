@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use crate::support::body_streams::{IntervalStream, StreamEnd, chunk_stream, interval_bytes};
+use crate::support::body_streams::{
+    CHUNK_SIZE, ChunkCounter, IntervalStream, StreamEnd, chunk_stream, interval_bytes,
+};
 use crate::support::server::{FaultServer, pattern_bytes};
-use bytes::Bytes;
 use fanout::{
     Attempt, Body, BoxError, Error, ErrorKind, Fetcher, Outcome, Request, Result, Retry,
     StreamingResponse, Timeouts, Timings,
@@ -389,25 +390,12 @@ async fn handler_holds_the_slot_until_it_returns() {
 
 #[tokio::test]
 async fn large_bodies_are_streamed_with_few_chunks_in_memory() {
-    const CHUNK_SIZE: usize = 1 << 16;
-    struct CountedChunk(Arc<AtomicUsize>);
-    impl AsRef<[u8]> for CountedChunk {
-        fn as_ref(&self) -> &[u8] {
-            &[0; CHUNK_SIZE]
-        }
-    }
-    impl Drop for CountedChunk {
-        fn drop(&mut self) {
-            self.0.fetch_sub(1, SeqCst);
-        }
-    }
-    let (alive, max_alive) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let counts = (alive, Arc::clone(&max_alive));
+    let chunks = ChunkCounter::default();
+    let counter = chunks.clone();
     let body = move || {
-        let (alive, max_alive) = counts.clone();
+        let counter = counter.clone();
         Body::stream(IntervalStream::new(Duration::ZERO, 256, move || {
-            max_alive.fetch_max(alive.fetch_add(1, SeqCst) + 1, SeqCst);
-            Bytes::from_owner(CountedChunk(Arc::clone(&alive)))
+            counter.make_chunk()
         }))
     };
     let fetcher = fetcher_with_body(body, Timeouts::default());
@@ -420,7 +408,8 @@ async fn large_bodies_are_streamed_with_few_chunks_in_memory() {
     while let Some(completed) = done.next().await {
         assert_eq!(completed.result.unwrap(), 256 * CHUNK_SIZE);
     }
-    assert!(max_alive.load(SeqCst) <= 2 * 8, "{max_alive:?}");
+    let max_alive = chunks.max_alive();
+    assert!(max_alive <= 2 * 8, "{max_alive}");
 }
 
 #[tokio::test]

@@ -1,10 +1,10 @@
 //! A reverse proxy: an axum handler that returns a streamed response of its upstream server.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use crate::support::body_streams::{IntervalStream, listen, wait_until};
+use crate::support::body_streams::{CHUNK_SIZE, ChunkCounter, IntervalStream, listen, wait_until};
 use crate::support::encoding_server::encode;
 use crate::support::server::{FaultServer, expected_body};
 use axum::Router;
@@ -18,8 +18,6 @@ use tokio::time::sleep;
 
 /// The period of the bytes of a large body: a prime, so that no chunk equals the next one.
 const PERIOD: usize = 100_003;
-
-const CHUNK_SIZE: usize = 1 << 16;
 
 const LARGE: u64 = 1600 * CHUNK_SIZE as u64;
 
@@ -129,25 +127,11 @@ async fn large_body_passes_through_with_backpressure() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn proxy_holds_few_chunks_of_a_large_body() {
-    struct CountedChunk(Arc<AtomicUsize>);
-    impl AsRef<[u8]> for CountedChunk {
-        fn as_ref(&self) -> &[u8] {
-            &[7; CHUNK_SIZE]
-        }
-    }
-    impl Drop for CountedChunk {
-        fn drop(&mut self) {
-            self.0.fetch_sub(1, SeqCst);
-        }
-    }
-    let (alive, max_alive) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let shared = (alive, Arc::clone(&max_alive));
+    let counter = ChunkCounter::default();
+    let shared = counter.clone();
     let respond = move || {
-        let (alive, max_alive) = shared.clone();
-        let chunks = IntervalStream::new(Duration::ZERO, 1600, move || {
-            max_alive.fetch_max(alive.fetch_add(1, SeqCst) + 1, SeqCst);
-            Bytes::from_owner(CountedChunk(Arc::clone(&alive)))
-        });
+        let counter = shared.clone();
+        let chunks = IntervalStream::new(Duration::ZERO, 1600, move || counter.make_chunk());
         async move { axum::body::Body::new(Body::stream(chunks)) }
     };
     let in_process = Fetcher::builder().transport(Router::new().fallback(respond));
@@ -161,7 +145,7 @@ async fn proxy_holds_few_chunks_of_a_large_body() {
     }
     assert_eq!(received, 1600 * CHUNK_SIZE);
     // hyper buffers 400 KiB of a response for its socket.
-    let max_alive = max_alive.load(SeqCst);
+    let max_alive = counter.max_alive();
     assert!(max_alive <= 16, "{max_alive} chunks");
 }
 

@@ -3,12 +3,12 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::Poll;
 use std::time::Duration;
 
 use crate::support::body_streams::{
-    IntervalStream, StreamEnd, chunk_stream, interval_bytes, listen, read_head, wait_until, write,
+    CHUNK_SIZE, ChunkCounter, IntervalStream, StreamEnd, chunk_stream, interval_bytes, listen,
+    read_head, wait_until, write,
 };
 use crate::support::encoding_server::{EncodedResponse, Framing, encode, serve};
 use crate::support::server::{FaultServer, expected_body, pattern_bytes, refused_url};
@@ -527,26 +527,12 @@ async fn mock_transport_streams_bodies_and_their_errors() {
 
 #[tokio::test]
 async fn unread_response_reads_one_chunk_per_request_of_its_consumer() {
-    const CHUNK_SIZE: usize = 1 << 16;
-    struct CountedChunk(Arc<AtomicUsize>);
-    impl AsRef<[u8]> for CountedChunk {
-        fn as_ref(&self) -> &[u8] {
-            &[0; CHUNK_SIZE]
-        }
-    }
-    impl Drop for CountedChunk {
-        fn drop(&mut self) {
-            self.0.fetch_sub(1, SeqCst);
-        }
-    }
-    let (alive, made) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let shared = (Arc::clone(&alive), Arc::clone(&made));
+    let counter = ChunkCounter::default();
+    let shared = counter.clone();
     let body = move || {
-        let (alive, made) = shared.clone();
+        let counter = shared.clone();
         Body::stream(IntervalStream::new(Duration::ZERO, 100, move || {
-            alive.fetch_add(1, SeqCst);
-            made.fetch_add(1, SeqCst);
-            Bytes::from_owner(CountedChunk(Arc::clone(&alive)))
+            counter.make_chunk()
         }))
     };
     let fetcher = fetcher_with_body(body, Timeouts::default());
@@ -554,9 +540,9 @@ async fn unread_response_reads_one_chunk_per_request_of_its_consumer() {
     let mut response = fetch.await.unwrap();
     for read in 0..100 {
         sleep(Duration::from_millis(1)).await;
-        assert_eq!(made.load(SeqCst), read);
+        assert_eq!(counter.made(), read);
         let chunk = response.next().await.unwrap().unwrap();
-        assert_eq!((chunk.len(), alive.load(SeqCst)), (CHUNK_SIZE, 1));
+        assert_eq!((chunk.len(), counter.alive()), (CHUNK_SIZE, 1));
     }
     assert!(response.next().await.is_none());
 }

@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -48,6 +50,57 @@ impl Stream for ChunkStream {
             (None, StreamEnd::Panic) => panic!("the stream panicked"),
             (None, StreamEnd::Pending) => Poll::Pending,
         }
+    }
+}
+
+/// The size of the chunks of a [`ChunkCounter`].
+pub const CHUNK_SIZE: usize = 1 << 16;
+
+/// Makes chunks, and counts those that exist. Clones share the counts.
+#[derive(Clone, Default)]
+pub struct ChunkCounter(Arc<ChunkCounts>);
+
+#[derive(Default)]
+struct ChunkCounts {
+    made: AtomicUsize,
+    alive: AtomicUsize,
+    max_alive: AtomicUsize,
+}
+
+struct CountedChunk(ChunkCounter);
+
+impl ChunkCounter {
+    pub fn make_chunk(&self) -> Bytes {
+        let Self(counts) = self;
+        counts.made.fetch_add(1, SeqCst);
+        let alive = counts.alive.fetch_add(1, SeqCst) + 1;
+        counts.max_alive.fetch_max(alive, SeqCst);
+        Bytes::from_owner(CountedChunk(self.clone()))
+    }
+
+    pub fn made(&self) -> usize {
+        self.0.made.load(SeqCst)
+    }
+
+    pub fn alive(&self) -> usize {
+        self.0.alive.load(SeqCst)
+    }
+
+    pub fn max_alive(&self) -> usize {
+        self.0.max_alive.load(SeqCst)
+    }
+}
+
+impl AsRef<[u8]> for CountedChunk {
+    fn as_ref(&self) -> &[u8] {
+        &[0; CHUNK_SIZE]
+    }
+}
+
+impl Drop for CountedChunk {
+    fn drop(&mut self) {
+        let Self(ChunkCounter(counts)) = self;
+        counts.alive.fetch_sub(1, SeqCst);
     }
 }
 
