@@ -31,16 +31,21 @@ fn burst_is_replenished_while_the_lane_is_idle() {
     assert_eq!(ms_of(sim.start_times()), [0, 0, 0, 200, 200, 300]);
 }
 
+/// Returns the limits of each gate by its number: `limits` at one gate, no limits at the others.
+fn limits_only_at(limited_gate: usize, limits: GateLimits) -> impl Fn(usize) -> GateLimits {
+    move |gate| {
+        if gate == limited_gate {
+            limits
+        } else {
+            GateLimits::UNLIMITED
+        }
+    }
+}
+
 #[test]
 fn every_gate_enforces_its_rate() {
     for gate in 0..4 {
-        let limits = |this: usize| {
-            if this == gate {
-                rate(10, 1)
-            } else {
-                GateLimits::UNLIMITED
-            }
-        };
+        let limits = limits_only_at(gate, rate(10, 1));
         let mut sim = Simulation::new(limits(0));
         sim.set_lane_limits("a", limits(2));
         let batch = sim.add_batch(BatchLimits {
@@ -57,13 +62,7 @@ fn every_gate_enforces_its_rate() {
 #[test]
 fn start_that_is_undone_does_not_count_against_the_rate_of_any_gate() {
     for gate in 0..5 {
-        let limits = |this: usize| {
-            if this == gate {
-                rate(10, 1)
-            } else {
-                GateLimits::UNLIMITED
-            }
-        };
+        let limits = limits_only_at(gate, rate(10, 1));
         let mut sim = Simulation::new(limits(0));
         sim.set_lane_limits("a", limits(2));
         let tenant = sim.schedule.add_tenant(limits(4));
@@ -90,13 +89,7 @@ fn start_that_is_undone_does_not_count_against_the_rate_of_any_gate() {
 #[test]
 fn every_gate_enforces_its_concurrency() {
     for gate in 0..4 {
-        let limits = |this: usize| {
-            if this == gate {
-                concurrency(2)
-            } else {
-                GateLimits::UNLIMITED
-            }
-        };
+        let limits = limits_only_at(gate, concurrency(2));
         let mut sim = Simulation::new(limits(0));
         sim.set_lane_limits("a", limits(2));
         let batch = sim.add_batch(BatchLimits {

@@ -139,17 +139,8 @@ async fn inject(protocol: Protocol, count: usize) {
     assert_eq!(directory.entry_names(), [""; 0], "no other file is left");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn interrupted_download_is_complete_or_an_error() {
-    inject(Protocol::Http1, 300).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn interrupted_download_over_tls_is_complete_or_an_error() {
-    inject(Protocol::TlsHttp1, 100).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn interrupted_download_over_http2_is_complete_or_an_error() {
-    inject(Protocol::TlsHttp2, 100).await;
+injection_tests! {
+    interrupted_download_is_complete_or_an_error: Http1, 300;
+    interrupted_download_over_tls_is_complete_or_an_error: TlsHttp1, 100;
+    interrupted_download_over_http2_is_complete_or_an_error: TlsHttp2, 100;
 }

@@ -7,6 +7,18 @@
 //! Changed bytes cannot be detected in general without TLS. For those, the tests check the length
 //! and the structure of a body, not its content.
 
+/// Declares one test for each protocol, which calls the function `inject` of the module.
+macro_rules! injection_tests {
+    ($($name:ident: $protocol:ident, $count:literal;)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                inject(Protocol::$protocol, $count).await;
+            }
+        )*
+    };
+}
+
 mod downloads;
 mod link;
 mod origin;
@@ -38,6 +50,14 @@ fn fetcher_builder() -> FetcherBuilder {
         .breaker(Breaker::off())
         .add_root_certificates(ca_pem())
         .retry(Retry::default().base_delay(Duration::from_millis(1)))
+}
+
+fn fetcher(protocol: Protocol) -> Fetcher {
+    let mut builder = fetcher_builder();
+    if protocol == Protocol::Http2 {
+        builder = builder.http2_prior_knowledge();
+    }
+    builder.build().expect("valid settings")
 }
 
 /// Timeouts that end a stalled request soon, or, for cases without a stall, that a busy machine
@@ -119,6 +139,22 @@ fn sample<C>(mut cases: Vec<C>, rng: &mut fastrand::Rng, count: usize) -> Vec<C>
         cases.truncate(count);
     }
     cases
+}
+
+/// Runs a sample of the cases, `count` of them in the short form, on clones of one Fetcher.
+async fn run_sample<C, F>(
+    fetcher: &Fetcher,
+    cases: Vec<C>,
+    rng: &mut fastrand::Rng,
+    count: usize,
+    run: impl Fn(C, Fetcher) -> F,
+) where
+    C: std::fmt::Debug + Clone + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let cases = sample(cases, rng, count);
+    run_all(cases, |case| run(case, fetcher.clone())).await;
+    assert_idle(fetcher).await;
 }
 
 fn url(protocol: Protocol, port: u16, path: &str) -> String {

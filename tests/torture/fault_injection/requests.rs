@@ -5,7 +5,7 @@ use http::{Method, Version};
 
 use super::link::{Direction, Fault, FaultKind, Link};
 use super::origin::{Origin, Protocol, ReceivedRequest, expected_body};
-use super::{all_faults, assert_idle, fetcher_builder, run_all, sample, timeouts, url};
+use super::{all_faults, fetcher, run_sample, timeouts, url};
 use crate::settings::seed;
 
 /// The requests of a case. The fault is on the first connection only.
@@ -236,11 +236,7 @@ fn has_headers(bytes: &[u8]) -> bool {
 /// Injects faults at the bytes of a connection, `count` of them in the short form.
 async fn inject(protocol: Protocol, count: usize) {
     crate::panics::count();
-    let mut builder = fetcher_builder();
-    if protocol == Protocol::Http2 {
-        builder = builder.http2_prior_knowledge();
-    }
-    let fetcher = builder.build().expect("valid settings");
+    let fetcher = fetcher(protocol);
     let mut rng = fastrand::Rng::with_seed(seed());
     let mut cases = Vec::new();
     for workload in [
@@ -263,27 +259,10 @@ async fn inject(protocol: Protocol, count: usize) {
                 .map(|fault| case(Some(fault), rng.u64(..))),
         );
     }
-    let cases = sample(cases, &mut rng, count);
-    run_all(cases, |case| {
-        let fetcher = fetcher.clone();
-        async move {
-            case.run(fetcher).await;
-        }
+    run_sample(&fetcher, cases, &mut rng, count, |case, fetcher| async {
+        case.run(fetcher).await;
     })
     .await;
-    assert_idle(&fetcher).await;
-}
-
-/// Declares one test for each protocol.
-macro_rules! injection_tests {
-    ($($name:ident: $protocol:ident, $count:literal;)*) => {
-        $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                inject(Protocol::$protocol, $count).await;
-            }
-        )*
-    };
 }
 
 injection_tests! {

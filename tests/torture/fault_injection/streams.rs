@@ -4,7 +4,7 @@ use fanout::{ErrorKind, Fetcher};
 
 use super::link::{CarriedBytes, Fault, FaultKind, Link};
 use super::origin::{Origin, Protocol, expected_body};
-use super::{all_faults, assert_idle, fetcher_builder, run_all, sample, timeouts, url};
+use super::{all_faults, fetcher, run_sample, timeouts, url};
 use crate::settings::seed;
 
 #[derive(Clone, Debug)]
@@ -66,11 +66,7 @@ impl Case {
 /// Injects faults at the bytes of a connection, `count` of them in the short form.
 async fn inject(protocol: Protocol, count: usize) {
     crate::panics::count();
-    let mut builder = fetcher_builder();
-    if protocol == Protocol::Http2 {
-        builder = builder.http2_prior_knowledge();
-    }
-    let fetcher = builder.build().expect("valid settings");
+    let fetcher = fetcher(protocol);
     let mut rng = fastrand::Rng::with_seed(seed());
     let mut paths = vec!["/length", "/chunked", "/gzip"];
     // Without TLS, a cut is the regular end of a body without a length.
@@ -95,33 +91,15 @@ async fn inject(protocol: Protocol, count: usize) {
                 .map(|fault| case(Some(fault), rng.u64(..))),
         );
     }
-    let cases = sample(cases, &mut rng, count);
-    run_all(cases, |case| {
-        let fetcher = fetcher.clone();
-        async move {
-            case.run(fetcher).await;
-        }
+    run_sample(&fetcher, cases, &mut rng, count, |case, fetcher| async {
+        case.run(fetcher).await;
     })
     .await;
-    assert_idle(&fetcher).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn faults_in_http1_streams_lead_to_the_whole_body_or_an_error() {
-    inject(Protocol::Http1, 200).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn faults_in_http1_streams_over_tls_lead_to_the_whole_body_or_an_error() {
-    inject(Protocol::TlsHttp1, 100).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn faults_in_http2_streams_lead_to_the_whole_body_or_an_error() {
-    inject(Protocol::Http2, 150).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn faults_in_http2_streams_over_tls_lead_to_the_whole_body_or_an_error() {
-    inject(Protocol::TlsHttp2, 75).await;
+injection_tests! {
+    faults_in_http1_streams_lead_to_the_whole_body_or_an_error: Http1, 200;
+    faults_in_http1_streams_over_tls_lead_to_the_whole_body_or_an_error: TlsHttp1, 100;
+    faults_in_http2_streams_lead_to_the_whole_body_or_an_error: Http2, 150;
+    faults_in_http2_streams_over_tls_lead_to_the_whole_body_or_an_error: TlsHttp2, 75;
 }
