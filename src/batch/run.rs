@@ -187,9 +187,10 @@ impl<'a, T> BatchRun<'a, T> {
             return Poll::Ready(());
         };
         let has_more_inputs = self.has_more_inputs();
+        let has_stop_condition = self.options.job_options.stop_condition.is_some();
         let wake_conditions = WakeConditions {
             wake_at_each_result: self.consumer_kind == ConsumerKind::TakesEachResult
-                || self.options.job_options.stop_condition.is_some(),
+                || has_stop_condition,
             wake_at_unfinished_job_count: if has_more_inputs {
                 self.look_ahead_window.refill_threshold()
             } else {
@@ -202,8 +203,10 @@ impl<'a, T> BatchRun<'a, T> {
             open_batch.take_results_and_set_waker(&mut self.ready_results, wake_conditions, cx);
         // The workers have applied the stop condition to all results except those of requests that
         // never started.
-        for job in &mut self.ready_results {
-            job.drain_batch_if_stop_condition_met();
+        if has_stop_condition {
+            for job in &mut self.ready_results {
+                job.drain_batch_if_stop_condition_met();
+            }
         }
         if is_host_limited {
             let pulled_before = self.pulled_input_count;
