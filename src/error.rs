@@ -529,6 +529,15 @@ pub(crate) fn catch_user_panic<T>(place: &'static str, call: impl FnOnce() -> T)
         .map_err(|_| Error::from_kind(ErrorKind::Panicked).with_detail(place))
 }
 
+/// Replaces an outcome by the error of a user's function that panicked. The error keeps the
+/// response, if there is one.
+pub(crate) fn replace_outcome_by_panic(outcome: &mut Result<Response>, panicked: Error) {
+    let replaced = std::mem::replace(outcome, Err(panicked));
+    if let (Err(panicked), Ok(response)) = (outcome, replaced) {
+        panicked.set_rejected_response(response);
+    }
+}
+
 /// The message of a panic caught with `catch_unwind`.
 pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     panic

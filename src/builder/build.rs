@@ -79,7 +79,7 @@ impl FetcherBuilder {
             let limits = per_host.clone().with_host_settings(&host);
             tables.limits_by_origin.insert(origin.clone(), limits);
             if !host.budgets.is_empty() {
-                let budgets_by_origin = &mut tables.budgets.by_origin;
+                let budgets_by_origin = &mut tables.budgets.budgets_by_origin;
                 budgets_by_origin.insert(origin.clone(), host.budgets);
             }
             let max_token_fetch_time = self.timeouts.total;
@@ -104,7 +104,10 @@ impl FetcherBuilder {
             let limits = per_host.clone().with_key_limits(key_limits);
             if !key_limits.budgets.is_empty() {
                 let budgets = key_limits.budgets.clone();
-                tables.budgets.by_key.insert(key.as_str().into(), budgets);
+                tables
+                    .budgets
+                    .budgets_by_key
+                    .insert(key.as_str().into(), budgets);
             }
             let limits_by_key = &mut tables.limits_by_key;
             if limits_by_key.insert(key.as_str().into(), limits).is_some() {

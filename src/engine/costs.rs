@@ -12,7 +12,7 @@ use super::Engine;
 use super::job::Job;
 use super::lane::LaneAssignment;
 use super::limits::EngineLimits;
-use crate::error::{Error, ErrorKind, catch_user_panic};
+use crate::error::{Error, ErrorKind, catch_user_panic, replace_outcome_by_panic};
 use crate::limits::Budget;
 use crate::request::origin;
 use crate::response::Response;
@@ -26,44 +26,16 @@ use crate::schedule::{
 pub(crate) struct FetcherBudgets {
     /// The budgets of all requests together.
     pub(crate) overall: Vec<Budget>,
-    pub(crate) by_origin: HashMap<Box<str>, Vec<Budget>>,
+    pub(crate) budgets_by_origin: HashMap<Box<str>, Vec<Budget>>,
     /// By key of `limit_by`.
-    pub(crate) by_key: HashMap<Box<str>, Vec<Budget>>,
-}
-
-/// The cost of one exchange.
-#[derive(Debug)]
-pub(super) enum ExchangeCost {
-    /// No byte of the request was sent.
-    Unsent,
-    /// The request may have been sent: the cost is the estimate.
-    Estimate,
-    /// The actual costs, by the names of their budgets. On other budgets, the cost is the estimate.
-    Actual(Vec<(Arc<str>, u64)>),
-}
-
-impl ExchangeCost {
-    pub(super) fn outcome(&self) -> CostOutcome<'_> {
-        match self {
-            Self::Unsent => CostOutcome::Unsent,
-            Self::Estimate => CostOutcome::Unknown,
-            Self::Actual(costs) => CostOutcome::Actual(costs),
-        }
-    }
-
-    /// The cost of an exchange without a response.
-    pub(super) fn without_response(maybe_sent: bool) -> Self {
-        if maybe_sent {
-            Self::Estimate
-        } else {
-            Self::Unsent
-        }
-    }
+    pub(crate) budgets_by_key: HashMap<Box<str>, Vec<Budget>>,
 }
 
 impl FetcherBudgets {
     fn is_empty(&self) -> bool {
-        self.overall.is_empty() && self.by_origin.is_empty() && self.by_key.is_empty()
+        self.overall.is_empty()
+            && self.budgets_by_origin.is_empty()
+            && self.budgets_by_key.is_empty()
     }
 }
 
@@ -97,9 +69,9 @@ impl EngineLimits {
     fn budgets_of_lane<'a>(&'a self, url: &Url, lane: &'a LaneAssignment) -> &'a [Budget] {
         let key = lane.lane_key(url);
         let configured = if self.limits_by_key.contains_key(key) {
-            self.budgets.by_key.get(key)
+            self.budgets.budgets_by_key.get(key)
         } else if self.limits_by_origin.contains_key(key) {
-            self.budgets.by_origin.get(key)
+            self.budgets.budgets_by_origin.get(key)
         } else {
             let host = lane.host_settings.as_ref();
             host.filter(|_| key == origin(url))
@@ -117,9 +89,9 @@ impl Job {
         engine: &Engine,
         outcome: &mut Result<Response, Error>,
         maybe_sent: bool,
-    ) -> ExchangeCost {
+    ) -> CostOutcome {
         let Ok(response) = outcome else {
-            return ExchangeCost::without_response(maybe_sent);
+            return CostOutcome::without_response(maybe_sent);
         };
         let actual_costs = || {
             let mut costs: Vec<(Arc<str>, u64)> = Vec::new();
@@ -136,13 +108,10 @@ impl Job {
             costs
         };
         match catch_user_panic("in the `settle` function of a budget", actual_costs) {
-            Ok(costs) => ExchangeCost::Actual(costs),
+            Ok(costs) => CostOutcome::Actual(costs),
             Err(panicked) => {
-                let response = std::mem::replace(outcome, Err(panicked));
-                if let (Err(panicked), Ok(response)) = (outcome, response) {
-                    panicked.set_rejected_response(response);
-                }
-                ExchangeCost::Estimate
+                replace_outcome_by_panic(outcome, panicked);
+                CostOutcome::Unknown
             }
         }
     }
@@ -179,7 +148,7 @@ pub(super) fn end_unaffordable_job(unaffordable: UnaffordableJob<Box<Job>>) -> B
 
 /// The settlement of the costs of one exchange.
 pub(super) struct CostSettlement {
-    cost: ExchangeCost,
+    cost: CostOutcome,
     /// Set if the settlement is logged.
     trace: Option<CostTrace>,
 }
@@ -230,7 +199,7 @@ impl CostSettlement {
         slot: &Slot,
         now: Time,
     ) {
-        schedule.settle_costs(slot, self.cost.outcome(), now);
+        schedule.settle_costs(slot, &self.cost, now);
         if let Some(trace) = &mut self.trace {
             trace.charged_budgets = schedule.charged_budgets(slot, now);
         }
@@ -255,7 +224,7 @@ impl CostSettlement {
                     budget = &*budget.name,
                     host,
                     estimated,
-                    actual = self.cost.outcome().actual_cost(&budget.name, estimated),
+                    actual = self.cost.actual_cost(&budget.name, estimated),
                     level = budget.level,
                     capacity = budget.capacity,
                     waiting = budget.waiting_job_count,

@@ -54,7 +54,7 @@ impl Transaction<'_> {
         let handle = runtime.map(|(_, handle)| handle.clone());
         let schedule = self.schedule_mut();
         schedule.undo_unsent_start(&mut slot);
-        schedule.settle_costs(&slot, CostOutcome::Unsent, now);
+        schedule.settle_costs(&slot, &CostOutcome::Unsent, now);
         let requeued = match handle {
             Some(handle) => schedule.requeue(&slot, job, now, now).map(|()| handle),
             None => Err(job),

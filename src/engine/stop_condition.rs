@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use super::control::{BatchCommand, BatchControl};
 use super::job::Job;
-use crate::error::{Error, ErrorKind, Result, catch_user_panic};
+use crate::error::{Error, ErrorKind, Result, catch_user_panic, replace_outcome_by_panic};
 use crate::response::Response;
 
 type StopWhenFn = dyn Fn(&Result<Response>) -> bool + Send + Sync;
@@ -50,7 +50,7 @@ impl Job {
             return;
         }
         self.complete_result_with_history(|_| ErrorKind::Cancelled);
-        let Some(result) = &mut self.result else {
+        let Some(result) = &self.result else {
             return;
         };
         let kind = result.as_ref().err().map(Error::kind);
@@ -67,10 +67,9 @@ impl Job {
             Err(mut panicked) => {
                 panicked.set_url(self.hop_request().url_or_invalid_text().clone());
                 panicked.set_maybe_sent(self.maybe_sent);
-                if let Some(Ok(response)) = self.result.take() {
-                    panicked.set_rejected_response(response);
+                if let Some(result) = &mut self.result {
+                    replace_outcome_by_panic(result, panicked);
                 }
-                self.result = Some(Err(panicked));
             }
         }
     }

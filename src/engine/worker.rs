@@ -15,7 +15,7 @@ use tokio::time::sleep_until;
 
 use super::Engine;
 use super::announced_limits::apply_announced_limits;
-use super::costs::{CostSettlement, ExchangeCost};
+use super::costs::CostSettlement;
 use super::decision::{AttemptSoFar, HeadDecider, HeadDecisions};
 use super::guarded_exchange::{ExchangeTimer, GuardedExchange, catch_panic};
 use super::hop_stats::HopStats;
@@ -27,7 +27,7 @@ use crate::exchange::{AnnouncedLimits, ExchangeInput};
 use crate::hop_clock::{HopClock, Phase};
 use crate::response::Response;
 use crate::retry::NextStep;
-use crate::schedule::{RouteObservation, Slot, Time};
+use crate::schedule::{CostOutcome, RouteObservation, Slot, Time};
 use crate::wire::{PendingLookup, StickyConnection};
 
 pub(super) struct Worker {
@@ -281,7 +281,7 @@ impl Drop for Worker {
             ErrorKind::Cancelled
         };
         let stats = HopStats::measure_hop(&self.hop_clock, job.queued_at, self.hop_started_at, now);
-        let cost = ExchangeCost::without_response(stats.maybe_sent);
+        let cost = CostOutcome::without_response(stats.maybe_sent);
         job.record_final_error(Error::from_kind(reason), &stats);
         self.engine.update(|tx| {
             tx.remove_worker(self.id);
@@ -290,7 +290,7 @@ impl Drop for Worker {
             }
             tx.deliver_job(job, reason);
             let schedule = tx.schedule_mut();
-            schedule.settle_costs(&slot, cost.outcome(), now);
+            schedule.settle_costs(&slot, &cost, now);
             schedule.settle(slot);
         });
     }

@@ -108,7 +108,7 @@ struct RateBalance {
     announcement_start_seq: u64,
 }
 
-/// The rest of a server's limit, until the server resets it.
+/// The units that a server has announced as left until it resets its own limit.
 #[derive(Copy, Clone, Debug)]
 struct ServerWindow {
     remaining: u64,
@@ -117,8 +117,8 @@ struct ServerWindow {
 
 struct TotalBalance {
     capacity: u64,
-    /// The units left, not counting outstanding charges. Negative after a settlement above the
-    /// estimate.
+    /// The units left after all charges, settled or outstanding. Negative if a settlement exceeded
+    /// its estimate.
     remaining: i128,
 }
 
@@ -240,7 +240,7 @@ impl Budget {
         }
     }
 
-    /// What is left of a total if all unsettled charges are refunded. Never rises.
+    /// The units left of a total if all unsettled charges are refunded. Never rises.
     pub(super) fn affordable_total(&self) -> i128 {
         match &self.balance {
             Balance::Total(total) => total.remaining + i128::from(self.outstanding),
@@ -294,9 +294,6 @@ impl Budget {
     pub(super) fn reserve(&mut self, ticket: Ticket, cost: u64) {
         match self.find_reservation(ticket) {
             Ok(position) => self.reservations[position].1 = cost,
-            Err(position) if position == self.reservations.len() => {
-                self.reservations.push_back((ticket, cost));
-            }
             Err(position) => self.reservations.insert(position, (ticket, cost)),
         }
     }
@@ -304,7 +301,6 @@ impl Budget {
     /// Ends the reservation of a ticket. Returns false if there was none.
     pub(super) fn end_reservation(&mut self, ticket: Ticket) -> bool {
         match self.find_reservation(ticket) {
-            Ok(0) => self.reservations.pop_front().is_some(),
             Ok(position) => self.reservations.remove(position).is_some(),
             Err(_) => false,
         }

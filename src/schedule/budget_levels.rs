@@ -58,7 +58,7 @@ impl<J: Schedulable> Schedule<J> {
         entries
             .filter_map(|entry| {
                 let budget = self.budgets.get(entry.budget)?;
-                (budget.serial == entry.budget_serial).then(|| ChargedBudget {
+                entry.is_charge_on(budget).then(|| ChargedBudget {
                     budget: self.budget_level(budget, now),
                     estimated_cost: entry.cost,
                 })

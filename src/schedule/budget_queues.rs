@@ -16,10 +16,13 @@
 //! - A refused queue reserves nothing on a wider scope. A request that waits for the tokens of its
 //!   host delays no other host at a budget that all hosts share.
 //!
-//! The queue with the oldest ticket is refused only by levels, never by other queues. It starts as
-//! soon as the levels cover its costs, unless a gate refuses it. A lane or share that has reached
-//! its concurrency limit does not end the reservations, but one that refuses for another reason
-//! does, and so does a route. The ticket is kept in any case. A held batch reserves nothing.
+//! A budget refuses the queue with the oldest ticket only because its level is too low, never
+//! because of another queue. So the queue starts once the levels cover its costs and all gates
+//! grant the start.
+//!
+//! If a gate or a route refuses the queue meanwhile, its reservations end. They remain only if a
+//! lane or a share refuses because of its concurrency limit. A held batch has no reservations. In
+//! all these cases, the queue keeps its ticket.
 
 use super::admission::Admission;
 use super::budget::{Budget, Ticket};
@@ -111,26 +114,14 @@ impl<J: Schedulable> Schedule<J> {
         self.queues[queue].run_state = RunState::ParkedInLot(lot);
         let ticket = self.ticket_of(queue);
         let parked = &self.budgets[budget].parking_lot.parked_queues;
-        let is_last = parked
-            .back()
-            .is_none_or(|&last| self.ticket_of(last) < ticket);
-        if is_last {
-            self.budgets[budget]
-                .parking_lot
-                .parked_queues
-                .push_back(queue);
-        } else {
-            let position = parked.partition_point(|&other| self.ticket_of(other) < ticket);
-            self.budgets[budget]
-                .parking_lot
-                .parked_queues
-                .insert(position, queue);
-        }
+        let position = parked.partition_point(|&other| self.ticket_of(other) < ticket);
+        let parked = &mut self.budgets[budget].parking_lot.parked_queues;
+        parked.insert(position, queue);
         self.set_timer_of_lot(lot, admission);
     }
 
-    /// Issues a ticket to a queue that a budget has refused, unless the queue has one, and reserves
-    /// the budgets of that scope and of narrower ones.
+    /// Gives a refused queue a ticket if it has none. Reserves the cost of its first job on its
+    /// budgets in the scope of the refusing budget and in narrower scopes.
     fn reserve_budgets(&mut self, queue: usize, refused_by: usize) {
         let refusing_scope = self.budgets[refused_by].scope;
         let refused = &mut self.queues[queue];

@@ -23,11 +23,18 @@ pub(crate) struct Charge(pub(super) Box<[ChargeEntry]>);
 pub(super) struct ChargeEntry {
     /// The slab index of the budget.
     pub(super) budget: usize,
-    pub(super) budget_serial: u64,
+    budget_serial: u64,
     pub(super) cost: u64,
     is_settled: bool,
     /// [`Budget::charged_total`] after this charge.
     charged_total: u64,
+}
+
+impl ChargeEntry {
+    /// Returns false if the budget with the slab index of this charge has been replaced since.
+    pub(super) fn is_charge_on(&self, budget: &Budget) -> bool {
+        budget.serial == self.budget_serial
+    }
 }
 
 impl Charge {
@@ -55,26 +62,35 @@ impl Charge {
 }
 
 /// The actual cost of a start.
-#[derive(Copy, Clone, Debug)]
-pub(crate) enum CostOutcome<'a> {
+#[derive(Debug)]
+pub(crate) enum CostOutcome {
     /// No byte of the request was sent: the request cost nothing.
     Unsent,
     /// The request may have been sent: its cost remains the estimate.
     Unknown,
     /// The actual costs by the names of their budgets. The cost on other budgets remains the
     /// estimate.
-    Actual(&'a [(Arc<str>, u64)]),
+    Actual(Vec<(Arc<str>, u64)>),
 }
 
-impl CostOutcome<'_> {
+impl CostOutcome {
+    /// The cost of a request without a response.
+    pub(crate) fn without_response(maybe_sent: bool) -> Self {
+        if maybe_sent {
+            Self::Unknown
+        } else {
+            Self::Unsent
+        }
+    }
+
     /// The actual cost on one budget, for which `estimate` was charged.
-    pub(crate) fn actual_cost(self, budget_name: &str, estimate: u64) -> u64 {
+    pub(crate) fn actual_cost(&self, budget_name: &str, estimate: u64) -> u64 {
         match self {
             Self::Unsent => 0,
             Self::Unknown => estimate,
             Self::Actual(costs) => {
                 let stated = costs.iter().find(|(name, _)| **name == *budget_name);
-                stated.map_or(estimate, |&(_, cost)| cost)
+                stated.map_or(estimate, |(_, cost)| *cost)
             }
         }
     }
@@ -100,7 +116,7 @@ impl<J: Schedulable> Schedule<J> {
 
     /// Replaces the estimated costs of the request in `slot` by the costs in `outcome`. Called
     /// before [`settle`](Self::settle) takes the slot back. A second call has no effect.
-    pub(crate) fn settle_costs(&mut self, slot: &Slot, outcome: CostOutcome<'_>, now: Time) {
+    pub(crate) fn settle_costs(&mut self, slot: &Slot, outcome: &CostOutcome, now: Time) {
         let Some(budgets) = &mut self.queues[slot.queue].budgets else {
             return;
         };
@@ -120,26 +136,22 @@ impl<J: Schedulable> Schedule<J> {
     #[inline(never)]
     pub(super) fn remove_charge_of_settled_start(&mut self, queue: usize, start_seq: u64) {
         if let Some(charge) = self.take_charge_of_start(queue, start_seq) {
-            // The instant has no effect, because nothing more is charged.
-            self.settle_charge(charge, CostOutcome::Unknown, Time::default());
+            self.settle_charge_as_estimated(charge);
         }
     }
 
     /// Settles a charge that [`Self::take_charge`] has returned, and for which nothing will start.
-    pub(crate) fn settle_charge(
-        &mut self,
-        mut charge: Charge,
-        outcome: CostOutcome<'_>,
-        now: Time,
-    ) {
-        self.settle_unsettled_entries(&mut charge, outcome, now);
+    /// Its costs remain the estimate.
+    pub(crate) fn settle_charge_as_estimated(&mut self, mut charge: Charge) {
+        // The instant has no effect, because nothing more is charged.
+        self.settle_unsettled_entries(&mut charge, &CostOutcome::Unknown, Time::default());
     }
 
     /// Takes the charge of a request that is going to be repeated without paying again, for example
     /// with a new bearer token. `None` if the request has no budgets.
     ///
     /// The job carries the charge to its next start, see [`Schedulable::take_carried_charge`]. If
-    /// nothing starts, [`Self::settle_charge`] must be called.
+    /// nothing starts, [`Self::settle_charge_as_estimated`] must be called.
     pub(crate) fn take_charge(&mut self, slot: &Slot) -> Option<Charge> {
         self.take_charge_of_start(slot.queue, slot.start_seq)
     }
@@ -147,11 +159,7 @@ impl<J: Schedulable> Schedule<J> {
     fn take_charge_of_start(&mut self, queue: usize, start_seq: u64) -> Option<Charge> {
         let budgets = self.queues[queue].budgets.as_deref_mut()?;
         let position = budgets.find_charge(start_seq)?;
-        let (_, charge) = if position == 0 {
-            budgets.charges.pop_front()?
-        } else {
-            budgets.charges.remove(position)?
-        };
+        let (_, charge) = budgets.charges.remove(position)?;
         Some(charge)
     }
 
@@ -161,12 +169,7 @@ impl<J: Schedulable> Schedule<J> {
         charge_of_start(&self.queues, slot)
     }
 
-    fn settle_unsettled_entries(
-        &mut self,
-        charge: &mut Charge,
-        outcome: CostOutcome<'_>,
-        now: Time,
-    ) {
+    fn settle_unsettled_entries(&mut self, charge: &mut Charge, outcome: &CostOutcome, now: Time) {
         for entry in &mut charge.0 {
             if std::mem::replace(&mut entry.is_settled, true) {
                 continue;
@@ -237,5 +240,5 @@ fn find_charged_budget<'a>(
 ) -> Option<&'a mut Budget> {
     budgets
         .get_mut(entry.budget)
-        .filter(|budget| budget.serial == entry.budget_serial)
+        .filter(|budget| entry.is_charge_on(budget))
 }

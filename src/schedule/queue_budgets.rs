@@ -37,18 +37,17 @@ impl QueueBudgets {
 }
 
 impl<J: Schedulable> Schedule<J> {
-    /// Adds budgets that apply to all jobs. Called before the first push.
+    /// Adds budgets that apply to all jobs. Called once, before the first push.
     pub(crate) fn add_overall_budgets(&mut self, configs: &[BudgetConfig]) {
-        let added = self.add_budgets(BudgetScopeId::Overall, configs);
-        self.overall_budgets = self.overall_budgets.iter().copied().chain(added).collect();
+        self.overall_budgets = self.add_budgets(BudgetScopeId::Overall, configs);
     }
 
-    /// Adds budgets that apply to the jobs of a batch. Called before the first push to the batch.
+    /// Adds budgets that apply to the jobs of a batch. Called once, before the first push to the
+    /// batch.
     pub(crate) fn add_batch_budgets(&mut self, batch: BatchId, configs: &[BudgetConfig]) {
         if self.find_live_batch(batch).is_some() {
-            let added = self.add_budgets(BudgetScopeId::Batch(batch.index), configs);
-            let budgets = &mut self.batches[batch.index].budgets;
-            *budgets = budgets.iter().copied().chain(added).collect();
+            let scope = BudgetScopeId::Batch(batch.index);
+            self.batches[batch.index].budgets = self.add_budgets(scope, configs);
         }
     }
 

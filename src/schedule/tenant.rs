@@ -46,12 +46,11 @@ impl<J: Schedulable> Schedule<J> {
         }))
     }
 
-    /// Adds budgets that apply to the jobs of a tenant. Called before the first batch is added to
-    /// the tenant.
+    /// Adds budgets that apply to the jobs of a tenant. Called once, before the first
+    /// batch is added to the tenant.
     pub(crate) fn add_tenant_budgets(&mut self, tenant: TenantId, configs: &[BudgetConfig]) {
-        let added = self.add_budgets(BudgetScopeId::Tenant(tenant.0), configs);
-        let budgets = &mut self.tenants[tenant.0].budgets;
-        *budgets = budgets.iter().copied().chain(added).collect();
+        let scope = BudgetScopeId::Tenant(tenant.0);
+        self.tenants[tenant.0].budgets = self.add_budgets(scope, configs);
     }
 
     /// Removes a tenant. Its limits apply to its batches until they have ended.

@@ -302,9 +302,7 @@ impl<'a> Transaction<'a> {
     #[inline]
     fn settle_carried_charge(&mut self, job: &mut Box<Job>) {
         if let Some(charge) = job.take_carried_charge() {
-            let now = self.now();
-            self.schedule_mut()
-                .settle_charge(charge, CostOutcome::Unknown, now);
+            self.schedule_mut().settle_charge_as_estimated(charge);
         }
     }
 
@@ -356,7 +354,7 @@ impl<'a> Transaction<'a> {
                         None => {
                             self.deliver_job(job, ErrorKind::Cancelled);
                             let schedule = &mut self.state.schedule;
-                            schedule.settle_costs(&slot, CostOutcome::Unsent, now);
+                            schedule.settle_costs(&slot, &CostOutcome::Unsent, now);
                             schedule.settle(slot);
                         }
                     }

@@ -305,7 +305,7 @@ impl Crowd {
                         Some((&(end, id), _)) if end <= wake_up => {
                             self.sim.now = end;
                             let slot = in_flight.remove(&(end, id)).unwrap();
-                            self.sim.settle(slot, CostOutcome::Unknown);
+                            self.sim.settle(slot, &CostOutcome::Unknown);
                         }
                         _ => self.sim.now = wake_up,
                     }
@@ -361,7 +361,7 @@ fn unaffordable_requests_of_a_total_delay_no_other_budget() {
     let third = sim.push(batch, "a", &[("tokens", 10)]);
     let (slot, _) = sim.start(first);
     sim.assert_idle();
-    sim.settle(slot, CostOutcome::Unknown);
+    sim.settle(slot, &CostOutcome::Unknown);
     let _slot = sim.start(third);
     assert_eq!(sim.unaffordable[0].0, second);
 }

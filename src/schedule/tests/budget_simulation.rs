@@ -202,7 +202,7 @@ impl BudgetSimulation {
     }
 
     /// Settles a slot and its costs.
-    pub(super) fn settle(&mut self, slot: Slot, outcome: CostOutcome<'_>) {
+    pub(super) fn settle(&mut self, slot: Slot, outcome: &CostOutcome) {
         self.schedule.settle_costs(&slot, outcome, self.now);
         self.schedule.settle(slot);
         self.take_ended();

@@ -620,10 +620,10 @@ impl Walk {
                         listed.push((name.into(), costs[index]));
                     }
                 }
-                CostOutcome::Actual(&listed)
+                CostOutcome::Actual(listed)
             }
         };
-        self.schedule.settle_costs(&ended.slot, outcome, self.now);
+        self.schedule.settle_costs(&ended.slot, &outcome, self.now);
         self.settle_in_model(ended.slot.batch_id(), ended.lane, ended.costs, costs);
     }
 
@@ -756,8 +756,7 @@ impl Walk {
         if let Some(charge) = job.carried_charge {
             let carried = self.carried.remove(&job.id);
             let (costs, _) = carried.ok_or("nothing was carried")?;
-            self.schedule
-                .settle_charge(charge, CostOutcome::Unknown, self.now);
+            self.schedule.settle_charge_as_estimated(charge);
             self.settle_in_model(batch, lane, costs, costs);
         }
         self.done += 1;

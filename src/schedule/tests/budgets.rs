@@ -70,7 +70,7 @@ fn waiting_for_a_budget_holds_no_slot() {
     sim.push(batch, "a", &[("tokens", 10)]);
     let elsewhere = sim.push(batch, "b", &[("tokens", 10)]);
     let (slot, _) = sim.start(first);
-    sim.settle(slot, CostOutcome::Unknown);
+    sim.settle(slot, &CostOutcome::Unknown);
     let _slot = sim.start(elsewhere);
 }
 
@@ -80,11 +80,11 @@ fn settlement_charges_or_refunds_the_difference() {
     let batch = sim.schedule.add_batch(NO_LIMITS);
     let cheaper = sim.push(batch, "a", &[("tokens", 60)]);
     let (slot, _) = sim.start(cheaper);
-    sim.settle(slot, CostOutcome::Actual(&actual(&[("tokens", 20)])));
+    sim.settle(slot, &CostOutcome::Actual(actual(&[("tokens", 20)])));
     assert_eq!(sim.level("tokens"), 80);
     let dearer = sim.push(batch, "a", &[("tokens", 10)]);
     let (slot, _) = sim.start(dearer);
-    sim.settle(slot, CostOutcome::Actual(&actual(&[("tokens", 200)])));
+    sim.settle(slot, &CostOutcome::Actual(actual(&[("tokens", 200)])));
     assert_eq!(sim.level("tokens"), -120);
     let next = sim.push(batch, "a", &[("tokens", 1)]);
     sim.wait_until_ms(1_210);
@@ -97,7 +97,7 @@ fn request_that_stated_no_cost_is_charged_its_actual_cost() {
     let batch = sim.schedule.add_batch(NO_LIMITS);
     let first = sim.push(batch, "a", &[]);
     let (slot, _) = sim.start(first);
-    sim.settle(slot, CostOutcome::Actual(&actual(&[("tokens", 30)])));
+    sim.settle(slot, &CostOutcome::Actual(actual(&[("tokens", 30)])));
     assert_eq!(sim.level("tokens"), 70);
 }
 
@@ -108,15 +108,15 @@ fn unsent_request_gets_everything_back_and_an_unknown_cost_nothing() {
     let batch = sim.schedule.add_batch(NO_LIMITS);
     let unsent = sim.push(batch, "a", &[("tokens", 60)]);
     let (slot, _) = sim.start(unsent);
-    sim.settle(slot, CostOutcome::Unsent);
+    sim.settle(slot, &CostOutcome::Unsent);
     assert_eq!((sim.level("requests"), sim.level("tokens")), (5, 100));
     let unknown = sim.push(batch, "a", &[("tokens", 60)]);
     let (slot, _) = sim.start(unknown);
-    sim.settle(slot, CostOutcome::Unknown);
+    sim.settle(slot, &CostOutcome::Unknown);
     assert_eq!((sim.level("requests"), sim.level("tokens")), (4, 40));
     let unreported = sim.push(batch, "a", &[("tokens", 30)]);
     let (slot, _) = sim.start(unreported);
-    sim.settle(slot, CostOutcome::Actual(&actual(&[("requests", 1)])));
+    sim.settle(slot, &CostOutcome::Actual(actual(&[("requests", 1)])));
     assert_eq!((sim.level("requests"), sim.level("tokens")), (3, 10));
 }
 
@@ -126,10 +126,9 @@ fn costs_are_settled_only_once() {
     let batch = sim.schedule.add_batch(NO_LIMITS);
     let first = sim.push(batch, "a", &[("tokens", 60)]);
     let (slot, _) = sim.start(first);
-    let outcome = actual(&[("tokens", 50)]);
+    let outcome = CostOutcome::Actual(actual(&[("tokens", 50)]));
     for _ in 0..2 {
-        let outcome = CostOutcome::Actual(&outcome);
-        sim.schedule.settle_costs(&slot, outcome, sim.now);
+        sim.schedule.settle_costs(&slot, &outcome, sim.now);
     }
     sim.schedule.settle(slot);
     assert_eq!(sim.level("tokens"), 50);
@@ -144,7 +143,7 @@ fn refund_wakes_the_request_that_waits_for_it() {
     let (slot, _) = sim.start(first);
     sim.wait_until_ms(5_000);
     sim.now = at_ms(1_000);
-    sim.settle(slot, CostOutcome::Actual(&actual(&[("tokens", 60)])));
+    sim.settle(slot, &CostOutcome::Actual(actual(&[("tokens", 60)])));
     let _slot = sim.start(second);
     assert_eq!(sim.level("tokens"), 0);
 }
@@ -188,7 +187,7 @@ fn exhausted_total_ends_all_requests_that_wait_for_it() {
     let (slot, _) = sim.start(first);
     sim.assert_idle();
     assert!(sim.unaffordable.is_empty(), "the first may be refunded");
-    sim.settle(slot, CostOutcome::Actual(&actual(&[("cents", 10)])));
+    sim.settle(slot, &CostOutcome::Actual(actual(&[("cents", 10)])));
     let mut ended: Vec<_> = sim.unaffordable.drain(..).collect();
     ended.sort_by_key(|&(id, ..)| id);
     let reason = UnaffordableReason::Exhausted;
@@ -214,13 +213,13 @@ fn request_beyond_a_total_waits_for_settlements_that_may_refund() {
     let (slot, _) = sim.start(first);
     let (other, _) = sim.start(second);
     sim.assert_idle();
-    sim.settle(slot, CostOutcome::Actual(&actual(&[("cents", 1)])));
+    sim.settle(slot, &CostOutcome::Actual(actual(&[("cents", 1)])));
     let (third_slot, _) = sim.start(third);
     sim.assert_idle();
-    sim.settle(other, CostOutcome::Unknown);
+    sim.settle(other, &CostOutcome::Unknown);
     sim.assert_idle();
     assert!(sim.unaffordable.is_empty(), "the third may be refunded");
-    sim.settle(third_slot, CostOutcome::Unknown);
+    sim.settle(third_slot, &CostOutcome::Unknown);
     sim.assert_idle();
     let reason = UnaffordableReason::Exhausted;
     assert_eq!(sim.unaffordable, [(fourth, "cents".into(), reason)]);
@@ -239,7 +238,7 @@ fn repeat_with_a_carried_charge_pays_nothing() {
     let (slot, job) = sim.start(first);
     assert!(job.carried_charge.is_none());
     assert_eq!(sim.level("tokens"), 20);
-    sim.settle(slot, CostOutcome::Actual(&actual(&[("tokens", 30)])));
+    sim.settle(slot, &CostOutcome::Actual(actual(&[("tokens", 30)])));
     assert_eq!(sim.level("tokens"), 70);
 }
 
@@ -253,8 +252,7 @@ fn carried_charge_of_a_job_that_ends_is_settled() {
     sim.schedule.settle(slot);
     sim.push(batch, "a", &[("cents", 8)]);
     sim.assert_idle();
-    sim.schedule
-        .settle_charge(charge, CostOutcome::Unknown, sim.now);
+    sim.schedule.settle_charge_as_estimated(charge);
     sim.assert_idle();
     assert_eq!(sim.unaffordable.len(), 1);
 }
@@ -268,7 +266,7 @@ fn retry_pays_again() {
         let (slot, job) = sim.start(first);
         assert_eq!(sim.level("requests"), level);
         sim.schedule
-            .settle_costs(&slot, CostOutcome::Unknown, sim.now);
+            .settle_costs(&slot, &CostOutcome::Unknown, sim.now);
         sim.schedule.requeue(&slot, job, sim.now, sim.now).unwrap();
         sim.schedule.settle(slot);
     }
@@ -373,12 +371,12 @@ fn request_that_would_miss_its_deadline_is_rejected_at_once() {
     // The first request may be refunded.
     sim.wait_until_ms(900);
     assert!(sim.next_rejected().contains(&second));
-    sim.settle(slot, CostOutcome::Unknown);
+    sim.settle(slot, &CostOutcome::Unknown);
     sim.now = Time::default();
     let third = sim.push(batch, "b", &[("tokens", 10)]);
     let fourth = sim.push(batch, "b", &[("tokens", 10)]);
     let (slot, _) = sim.start(third);
-    sim.settle(slot, CostOutcome::Unknown);
+    sim.settle(slot, &CostOutcome::Unknown);
     assert!(sim.next_rejected().contains(&fourth), "no event can help");
 }
 
@@ -402,7 +400,7 @@ fn request_that_waits_for_a_budget_ends_when_its_host_is_unreachable() {
     };
     sim.schedule
         .record_exchange_outcome(&slot, observation, sim.now);
-    sim.settle(slot, CostOutcome::Unknown);
+    sim.settle(slot, &CostOutcome::Unknown);
     assert!(!matches!(sim.next(), StartDecision::Start(..)));
     let unreachable = sim.schedule.take_unreachable_jobs();
     let ids: Vec<usize> = unreachable.iter().map(|job| job.id).collect();
@@ -422,13 +420,13 @@ fn lane_with_a_debt_or_a_used_total_is_not_forgotten() {
         let id = sim.push(batch, lane, costs);
         let (slot, _) = sim.start(id);
         let costs = if lane == "debt" { 1_000 } else { 0 };
-        sim.settle(slot, CostOutcome::Actual(&actual(&[("tokens", costs)])));
+        sim.settle(slot, &CostOutcome::Actual(actual(&[("tokens", costs)])));
     }
     sim.now = at_ms(9_000);
     for new_lane in 0..20 {
         let id = sim.push(batch, &format!("new {new_lane}"), &[]);
         let (slot, _) = sim.start(id);
-        sim.settle(slot, CostOutcome::Unknown);
+        sim.settle(slot, &CostOutcome::Unknown);
     }
     let is_kept = |lane: &str| sim.schedule.find_lane_id(lane).is_some();
     assert_eq!(["debt", "total", "full"].map(is_kept), [true, true, false]);
@@ -451,7 +449,7 @@ fn budgets_of_a_batch_end_with_the_batch() {
     sim.assert_idle();
     assert_eq!(sim.schedule.remove_batch(limited).len(), 1);
     assert_eq!(sim.schedule.budgets.len(), 1, "a request is in flight");
-    sim.settle(slot, CostOutcome::Unknown);
+    sim.settle(slot, &CostOutcome::Unknown);
     assert!(sim.schedule.budgets.is_empty());
 }
 
@@ -473,12 +471,12 @@ fn budget_of_a_tenant_applies_to_its_batches_and_ends_with_it() {
     let levels = sim.schedule.budget_levels(sim.now);
     assert_eq!(levels[0].scope, BudgetScope::Tenant(tenant));
     let (slot, _) = sim.start(second);
-    sim.settle(slot, CostOutcome::Unknown);
+    sim.settle(slot, &CostOutcome::Unknown);
     sim.schedule.remove_tenant(tenant);
     sim.schedule.remove_batch(batches[1]);
     sim.schedule.remove_batch(batches[0]);
     assert_eq!(sim.schedule.budgets.len(), 1, "a request is in flight");
-    sim.settle(first_slot, CostOutcome::Unknown);
+    sim.settle(first_slot, &CostOutcome::Unknown);
     assert!(sim.schedule.budgets.is_empty());
 }
 
