@@ -49,7 +49,7 @@ pub(crate) struct HopClock {
     response_head_at: AtomicU64,
     last_activity_at: AtomicU64,
     pause_meter: PauseMeter,
-    total_queue_wait_nanos: AtomicU64,
+    in_hop_queue_wait_nanos: AtomicU64,
 }
 
 impl HopClock {
@@ -64,7 +64,7 @@ impl HopClock {
             response_head_at: AtomicU64::new(0),
             last_activity_at: AtomicU64::new(0),
             pause_meter: PauseMeter::default(),
-            total_queue_wait_nanos: AtomicU64::new(0),
+            in_hop_queue_wait_nanos: AtomicU64::new(0),
         }
     }
 
@@ -74,7 +74,7 @@ impl HopClock {
         self.phase.store(Phase::Connect as u8, Relaxed);
         self.maybe_sent.store(false, Relaxed);
         self.pause_meter.clear_pauses();
-        self.total_queue_wait_nanos.store(0, Relaxed);
+        self.in_hop_queue_wait_nanos.store(0, Relaxed);
         for timestamp in [
             &self.started_at,
             &self.connected_at,
@@ -150,7 +150,7 @@ impl HopClock {
             return;
         }
         let wait = self.pause_meter.end_pause(self.nanos_since_epoch(at));
-        self.total_queue_wait_nanos.fetch_add(wait, Relaxed);
+        self.in_hop_queue_wait_nanos.fetch_add(wait, Relaxed);
         for timestamp in [
             &self.started_at,
             &self.connected_at,
@@ -162,8 +162,8 @@ impl HopClock {
     }
 
     /// The total length of the [queue waits](QueueWaitGuard) that have ended, in nanoseconds.
-    pub(crate) fn total_queue_wait_nanos(&self) -> u64 {
-        self.total_queue_wait_nanos.load(Relaxed)
+    pub(crate) fn in_hop_queue_wait_nanos(&self) -> u64 {
+        self.in_hop_queue_wait_nanos.load(Relaxed)
     }
 
     /// Ends the pause, if the clock is paused. The pause does not count as inactivity of the peer.
@@ -186,7 +186,7 @@ impl HopClock {
     /// The total length of the ended pauses, without the [queue waits](QueueWaitGuard).
     pub(crate) fn pause_time_without_queue_waits(&self) -> Duration {
         let total = self.pause_meter.total_paused_nanos.load(Relaxed);
-        Duration::from_nanos(total - self.total_queue_wait_nanos())
+        Duration::from_nanos(total - self.in_hop_queue_wait_nanos())
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -326,7 +326,7 @@ pub(crate) mod tests {
                 tokio::time::advance(Duration::from_millis(50)).await;
             }
             assert!(!clock.is_paused());
-            assert_eq!(clock.total_queue_wait_nanos(), nanos(50));
+            assert_eq!(clock.in_hop_queue_wait_nanos(), nanos(50));
             assert_eq!(clock.hop_started_at(), begin + Duration::from_millis(50));
             assert_eq!(clock.pause_time_without_queue_waits(), Duration::ZERO);
         });
@@ -397,7 +397,7 @@ pub(crate) mod tests {
         clock.pause_timeouts(at(7));
         clock.resume_after_queue_wait(at(17));
         clock.resume_after_queue_wait(at(18));
-        assert_eq!(clock.total_queue_wait_nanos(), nanos(10));
+        assert_eq!(clock.in_hop_queue_wait_nanos(), nanos(10));
         assert_eq!(clock.total_pause_time(), Duration::from_millis(10));
         assert_eq!(clock.pause_time_without_queue_waits(), Duration::ZERO);
         let timestamps = clock.timestamps();
@@ -407,7 +407,7 @@ pub(crate) mod tests {
         );
         assert_eq!((clock.phase(), clock.is_paused()), (Phase::Connect, false));
         clock.reset_for_new_hop(at(30));
-        assert_eq!(clock.total_queue_wait_nanos(), 0);
+        assert_eq!(clock.in_hop_queue_wait_nanos(), 0);
     }
 
     #[test]

@@ -163,11 +163,11 @@
 //!
 //! For 15 s the requests to the host stay queued, without a slot. Then one of them is sent as a
 //! probe. If the host responds, the queued requests start. If the probe fails as well, the queued
-//! requests to the host fail: a request that has had an attempt with the outcome of its last
-//! attempt, any other with [`ErrorKind::HostDown`]. Ten thousand URLs of a dead host therefore take
-//! a few connection timeouts instead of ten thousand. If the [`deadline`](Batch::deadline) of a
-//! batch is earlier than the next probe, its requests fail in the same way at once, without
-//! waiting.
+//! requests to the host end. A request that was already attempted gets the outcome of its last
+//! attempt as its result. A request that was never attempted fails with [`ErrorKind::HostDown`].
+//! Ten thousand URLs of a dead host therefore take a few connection timeouts instead of ten
+//! thousand. If the [`deadline`](Batch::deadline) of a batch passes before the next probe, the
+//! requests of this batch to this host end in the same way at once.
 //! [`Breaker::off`] disables the breaker, for example for a health checker.
 //!
 //! # Budgets
@@ -176,8 +176,9 @@
 //! limit on the cost of requests, per period or in total. [`RequestBuilder::cost`] states the cost
 //! of a request, and [`Budget::settle`] corrects it when the response has arrived. A request starts
 //! when all of its budgets cover its cost; until then it is queued, without a slot. A request whose
-//! cost can never be covered fails with [`ErrorKind::Budget`], unsent. [`Progress::budgets`] lists
-//! the levels. [`docs::metered_apis`] is a guide, from one budget to a spending cap.
+//! cost can never be covered fails with [`ErrorKind::Budget`], unsent. [`Progress::budgets`] lists,
+//! for each budget, how many units can be charged now. [`docs::metered_apis`] is a guide, from one
+//! budget to a spending cap.
 //!
 //! ```
 //! # async fn example() -> fanout::Result<()> {
@@ -243,8 +244,8 @@
 //! # Content codings
 //!
 //! Requests accept gzip, deflate and br (and zstd with its feature). Responses are decoded as they
-//! arrive, with up to five nested codings. The [body limit](FetcherBuilder::max_body_size) of a
-//! body in memory counts decoded bytes, so it also bounds the memory that a compression bomb can
+//! arrive, with up to five nested codings. [`max_body_size`](FetcherBuilder::max_body_size) limits
+//! the decoded size of a body in memory, so it also bounds the memory that a compression bomb can
 //! use. Corrupt or truncated data fails with [`ErrorKind::ContentEncoding`]; a partial body is
 //! never returned. [`decode_content(false)`](FetcherBuilder::decode_content) returns bodies without
 //! decoding them, for all requests or for [one](RequestBuilder::decode_content). A body that is
@@ -302,7 +303,7 @@
 //! | [`Batch::concurrency`] | 100 requests | requests on the wire, per batch |
 //! | [`Batch::concurrency_per_host`] | none | requests on the wire, per host and batch |
 //! | [`Batch::rate`], [`rate_per_host`](Batch::rate_per_host) | none | starts per unit of time |
-//! | [`Batch::look_ahead`] | 16 × concurrency inputs; while slots are idle, this doubles, up to 65,536. About 64 MiB of request bodies in memory also stop the reading | inputs read ahead of the results |
+//! | [`Batch::look_ahead`] | 16 × concurrency inputs; doubles while slots are idle, up to 65,536. Reading also pauses while the inputs read ahead hold about 64 MiB of request bodies | inputs read ahead of the results |
 //! | [`Retry::max_retries`] | 2 retries | retries after the first attempt |
 //! | [`Retry::max_throttled_attempts`] | 10 retries | additional retries after a 429, or after a 503 with `Retry-After` |
 //! | [`FetcherBuilder::retry_budget`] | 20 % and 10/s | retries to one host |
@@ -361,8 +362,9 @@
 //! head and reading the body. It prints as a short table.
 //!
 //! [`Fetcher::to_builder`] returns a builder for a second Fetcher that shares connections and
-//! limits, but has its own headers, credentials or retry settings. It may have a concurrency and a
-//! rate of its own within the shared limits, for example one for each tenant of a service.
+//! limits, but has its own headers, credentials or retry settings. The second Fetcher may also have
+//! a lower concurrency and rate of its own. A service can thus make one such Fetcher for each of
+//! its tenants.
 //!
 //! # Deadlines and cancellation
 //!

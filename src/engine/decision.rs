@@ -75,8 +75,8 @@ impl Engine {
 /// The decisions that were made from the head of a response.
 #[derive(Default)]
 pub(super) struct HeadDecisions {
-    /// What follows the hop, decided before a handler reads the body; `None` without a handler. The
-    /// decision is final, because it determines whether the handler is called.
+    /// The step after the hop, decided before a handler reads the body. `None` without a handler.
+    /// The decision is final, because it determines whether the handler is called.
     pub(super) hop_decision: Option<HopDecision>,
     /// Whether the redirect policy has stopped the redirect, so that the redirect response is the
     /// result.

@@ -37,7 +37,7 @@ impl HopStats {
         let between = |start: u64, end: u64| Duration::from_nanos(end.saturating_sub(start));
         let timings = Timings::new(
             Duration::from_nanos(
-                hop_started_at.nanos_since(queued_at) + clock.total_queue_wait_nanos(),
+                hop_started_at.nanos_since(queued_at) + clock.in_hop_queue_wait_nanos(),
             ),
             between(timestamps.started_at, connected),
             between(connected, response_head),

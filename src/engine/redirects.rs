@@ -58,7 +58,7 @@ impl Job {
         match followed {
             Ok(()) => Ok(response),
             Err(mut error) => {
-                if let Some(location) = redirect::location_error_detail(response.headers()) {
+                if let Some(location) = redirect::quoted_location_detail(response.headers()) {
                     error.append_detail(location);
                 }
                 error.set_rejected_response(response);

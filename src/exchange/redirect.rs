@@ -53,7 +53,7 @@ pub(crate) fn redirected_request(
 
 /// Returns the detail of an error that quotes the `Location` of a response. The detail shows no
 /// userinfo and no value of a query parameter.
-pub(crate) fn location_error_detail(headers: &HeaderMap) -> Option<String> {
+pub(crate) fn quoted_location_detail(headers: &HeaderMap) -> Option<String> {
     let location = percent_encode_non_utf8(headers.get(LOCATION)?.as_bytes());
     let location = mask_possible_user_info(&location);
     Some(format!("its Location is {:?}", RedactedUrl(&location)))

@@ -182,9 +182,8 @@ impl Budget {
     /// [`ErrorKind::Budget`](crate::ErrorKind::Budget), unsent. While requests in flight may still
     /// be refunded enough, the requests wait for their end.
     ///
-    /// What is left of a total is kept as long as the Fetcher or the batch that has it. A total
-    /// that [`host_fn`](crate::FetcherBuilder::host_fn) returns therefore needs memory for each
-    /// host.
+    /// A total lasts as long as the Fetcher or the batch that has it. A total that
+    /// [`host_fn`](crate::FetcherBuilder::host_fn) returns therefore needs memory for each host.
     ///
     /// # Panics
     ///

@@ -45,7 +45,7 @@ impl<B: Into<Bytes>> From<B> for MockBodyScript {
 /// `MockBody` is dropped.
 pub(super) struct MockBody {
     first_byte_timer: Option<Pin<Box<Sleep>>>,
-    unread_body: Full<Bytes>,
+    remaining_body: Full<Bytes>,
     body_end: MockBodyEnd,
     _in_flight_guard: InFlightGuard,
 }
@@ -60,7 +60,7 @@ impl MockBody {
         Self {
             first_byte_timer: (first_byte_delay > Duration::ZERO)
                 .then(|| Box::pin(sleep(first_byte_delay))),
-            unread_body: Full::new(body_bytes),
+            remaining_body: Full::new(body_bytes),
             body_end,
             _in_flight_guard: in_flight,
         }
@@ -79,7 +79,7 @@ impl Body for MockBody {
             ready!(delay.as_mut().poll(cx));
             self.first_byte_timer = None;
         }
-        if let Some(Ok(frame)) = ready!(Pin::new(&mut self.unread_body).poll_frame(cx)) {
+        if let Some(Ok(frame)) = ready!(Pin::new(&mut self.remaining_body).poll_frame(cx)) {
             return Poll::Ready(Some(Ok(frame)));
         }
         match self.body_end {
@@ -94,12 +94,12 @@ impl Body for MockBody {
 
     fn is_end_stream(&self) -> bool {
         let is_complete = matches!(self.body_end, MockBodyEnd::Complete);
-        is_complete && self.first_byte_timer.is_none() && self.unread_body.is_end_stream()
+        is_complete && self.first_byte_timer.is_none() && self.remaining_body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         match self.body_end {
-            MockBodyEnd::Complete => self.unread_body.size_hint(),
+            MockBodyEnd::Complete => self.remaining_body.size_hint(),
             MockBodyEnd::Stalled | MockBodyEnd::Error(_) => SizeHint::default(),
         }
     }

@@ -48,9 +48,10 @@ impl Slot {
         self.is_scout
     }
 
-    /// Whether the request is a probe (the test request of a circuit breaker) for which other
-    /// requests of the route wait. False after
-    /// [`end_wait_for_scout_or_probe`](super::Schedule::end_wait_for_scout_or_probe).
+    /// Whether the request is the probe (test request) of a circuit breaker, and other requests of
+    /// the route still wait for it.
+    /// [`end_wait_for_scout_or_probe`](super::Schedule::end_wait_for_scout_or_probe) makes this
+    /// false.
     pub(crate) fn is_probe(&self) -> bool {
         self.probe_id.is_some()
     }

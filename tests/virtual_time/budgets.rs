@@ -223,7 +223,7 @@ async fn exhausted_total_ends_all_waiting_requests_unsent() {
             .ends_with("the request costs 2 of the budget `cents`, which has 1 left"),
         "{error}"
     );
-    // What is left covers a smaller request, and requests without a cost.
+    // The rest covers a smaller request, and requests without a cost.
     fetcher
         .fetch(Request::get(HOST).cost("cents", 1))
         .await

@@ -18,7 +18,7 @@ const LIMITS: MeterLimits = MeterLimits {
     period: secs(10),
 };
 
-/// What a run took, and what the API saw.
+/// The duration of a run, and the counts of the API.
 struct Run {
     elapsed: Duration,
     report: MeterReport,

@@ -128,7 +128,7 @@ impl PartFile {
         }))
     }
 
-    /// The length of all received data.
+    /// The length of the received data, written or still in memory.
     pub(super) fn received_length(&self) -> u64 {
         self.written_length + self.unwritten_data.len() as u64
     }

@@ -91,7 +91,7 @@ impl ServerLimit {
         self.latest_response_start_seq = start_seq;
         self.remaining_requests = remaining_requests.saturating_sub(start_count - start_seq);
         self.reset_at = if nanos_until_reset == 0 {
-            // The host has rounded the time until the reset down to zero.
+            // Servers round to whole seconds. Zero means that the reset is less than a second away.
             now.plus_nanos(RESET_RESOLUTION_NANOS)
         } else {
             reset_at

@@ -97,7 +97,7 @@ impl Http2Body {
                 return Poll::Ready(None);
             }
         };
-        stream.lease.connection_state.record_progress();
+        stream.lease.connection_state.count_exchange_progress();
         clock.record_activity(Instant::now());
         // The result is ignored, because releasing capacity fails only on a closed stream.
         let _ = stream

@@ -41,7 +41,7 @@ impl DialTicket {
         }
     }
 
-    pub(super) fn http1_only() -> Self {
+    pub(super) fn without_http2_offer() -> Self {
         Self {
             dial_registration: None,
             http2_offer: Http2Offer::NotOffered,

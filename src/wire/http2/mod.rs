@@ -80,7 +80,7 @@ impl Http2Connections {
         let offer = self.http2_offer(target);
         if offer == Http2Offer::NotOffered {
             clock.record_connecting(Instant::now());
-            return StreamOrDialTicket::Dial(DialTicket::http1_only());
+            return StreamOrDialTicket::Dial(DialTicket::without_http2_offer());
         }
         let runtime_id = Handle::current().id();
         let key = target.pool_key();
@@ -122,7 +122,7 @@ impl Http2Connections {
                     return StreamOrDialTicket::Dial(DialTicket::new(registration, offer));
                 }
                 StreamSource::DialHttp1 => {
-                    return StreamOrDialTicket::Dial(DialTicket::http1_only());
+                    return StreamOrDialTicket::Dial(DialTicket::without_http2_offer());
                 }
             }
         }

@@ -68,7 +68,7 @@ impl ConnectionState {
     }
 
     pub(super) fn release_stream(&self) {
-        self.record_progress();
+        self.count_exchange_progress();
         self.store_current_time(&self.idle_since);
         self.open_stream_count.fetch_sub(1, Relaxed);
     }
@@ -84,7 +84,7 @@ impl ConnectionState {
     /// Records that an exchange received a response head.
     pub(super) fn record_response(&self) {
         self.has_responded.store(true, Relaxed);
-        self.record_progress();
+        self.count_exchange_progress();
     }
 
     /// Creates a refusal of a request by this connection.
@@ -97,7 +97,7 @@ impl ConnectionState {
     }
 
     /// Records that an exchange received a response head or data, or ended.
-    pub(super) fn record_progress(&self) {
+    pub(super) fn count_exchange_progress(&self) {
         self.progress_count.fetch_add(1, Relaxed);
     }
 

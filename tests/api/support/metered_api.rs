@@ -44,7 +44,7 @@ pub struct MeterLimits {
     pub period: Duration,
 }
 
-/// What the API has received so far.
+/// The counts of the requests that the API has received so far.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct MeterReport {
     /// All requests, with the rejected ones.
